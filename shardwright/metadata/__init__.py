@@ -1,0 +1,1 @@
+"""Schemas, manifests, lineage and the catalog: what is known about a curation."""

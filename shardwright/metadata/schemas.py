@@ -1,0 +1,161 @@
+"""Arrow schemas of every table, the single source of truth for columns and types.
+
+Hashes and ids are hex strings; ``record_id`` is the first 16 bytes of
+sha256(source, NUL, path) as 32 hex digits.
+"""
+
+import hashlib
+
+import pyarrow as pa
+
+_ID = pa.field("record_id", pa.string(), nullable=False)
+
+_RECORD_HEAD = [
+    _ID,
+    pa.field("source", pa.string(), nullable=False),
+    pa.field("path", pa.string(), nullable=False),
+    pa.field("repository", pa.string()),
+    pa.field("revision", pa.string()),
+    pa.field("modality", pa.string(), nullable=False),
+    pa.field("bytes", pa.int64(), nullable=False),
+    pa.field("content_sha256", pa.string(), nullable=False),
+]
+_ATTRIBUTES = pa.field("attributes", pa.map_(pa.string(), pa.string()), nullable=False)
+
+CODE_RECORDS = pa.schema(
+    [
+        *_RECORD_HEAD,
+        pa.field("content", pa.large_string(), nullable=False),
+        _ATTRIBUTES,
+        pa.field("language", pa.string()),
+        pa.field("lines", pa.int64(), nullable=False),
+        pa.field("license", pa.string()),
+    ]
+)
+
+IMAGE_RECORDS = pa.schema(
+    [
+        *_RECORD_HEAD,
+        pa.field("image", pa.large_binary(), nullable=False),
+        _ATTRIBUTES,
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("format", pa.string(), nullable=False),
+        pa.field("device_make", pa.string()),
+        pa.field("device_model", pa.string()),
+        pa.field("software", pa.string()),
+        pa.field("label", pa.string()),
+    ]
+)
+
+REJECTS = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("message", pa.string(), nullable=False),
+    ]
+)
+
+LOOKUP = pa.schema(
+    [
+        _ID,
+        pa.field("part", pa.int32(), nullable=False),
+        pa.field("row", pa.int32(), nullable=False),
+    ]
+)
+
+DUPLICATES = pa.schema(
+    [
+        _ID,
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("group_id", pa.string(), nullable=False),
+        pa.field("representative_id", pa.string(), nullable=False),
+        pa.field("similarity", pa.float64(), nullable=False),
+    ]
+)
+
+CLUSTERS = pa.schema(
+    [
+        _ID,
+        pa.field("cluster", pa.int32(), nullable=False),
+        pa.field("distance", pa.float64(), nullable=False),
+    ]
+)
+
+SCORES = pa.schema([_ID, pa.field("scip", pa.float64(), nullable=False)])
+
+SCORE_EXPLANATIONS = pa.schema(
+    [
+        _ID,
+        pa.field("cluster", pa.int32(), nullable=False),
+        pa.field("cluster_size", pa.int64(), nullable=False),
+        pa.field("distance", pa.float64(), nullable=False),
+        pa.field("criterion", pa.string()),
+    ]
+)
+
+DECISIONS = pa.schema(
+    [
+        _ID,
+        pa.field("keep", pa.bool_(), nullable=False),
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("score", pa.float64()),
+        pa.field("threshold", pa.float64()),
+        pa.field("representative_id", pa.string()),
+    ]
+)
+
+SHARDS = pa.schema(
+    [
+        _ID,
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("shard", pa.int32(), nullable=False),
+        pa.field("position", pa.int32(), nullable=False),
+    ]
+)
+
+
+def records(modality: str) -> pa.Schema:
+    """Schema of ``records`` for ``code`` or ``image``."""
+    return {"code": CODE_RECORDS, "image": IMAGE_RECORDS}[modality]
+
+
+def blob(modality: str) -> str:
+    """Name of the column that holds a record's payload."""
+    return {"code": "content", "image": "image"}[modality]
+
+
+def embeddings(dimension: int, dtype: str) -> pa.Schema:
+    """Schema of ``embeddings``: a vector per live record, with what the cache looks up by."""
+    value = {"float32": pa.float32(), "float16": pa.float16()}[dtype]
+    return pa.schema(
+        [
+            _ID,
+            pa.field("vector", pa.list_(value, dimension), nullable=False),
+            pa.field("model", pa.string(), nullable=False),
+            pa.field("content_sha256", pa.string(), nullable=False),
+        ]
+    )
+
+
+def centroids(dimension: int) -> pa.Schema:
+    """Schema of ``centroids``: unit vectors of the clusters and the sizes they have."""
+    return pa.schema(
+        [
+            pa.field("cluster", pa.int32(), nullable=False),
+            pa.field("vector", pa.list_(pa.float32(), dimension), nullable=False),
+        ]
+    )
+
+
+def curated(modality: str) -> pa.Schema:
+    """Schema of ``curated``: a kept record whole, and its split."""
+    return records(modality).append(pa.field("split", pa.string(), nullable=False))
+
+
+def record_id(source: str, path: str) -> str:
+    """32 hex digits that name a record wherever its data lies."""
+    return hashlib.sha256(f"{source}\0{path}".encode()).hexdigest()[:32]

@@ -1,0 +1,1 @@
+"""What runs: stages as Beam jobs over parts, recipes, the command line."""

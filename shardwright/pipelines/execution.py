@@ -1,0 +1,98 @@
+"""Running a function over named elements on whatever runner the options name."""
+
+import argparse
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from shardwright.errors import UserError
+
+# Worker processes take about two seconds to start; less work than this runs in the driver.
+_WORTH_WORKERS = 64_000_000
+
+
+def check_beam_arguments(arguments: Sequence[str]) -> None:
+    """Checks the options behind ``--``.
+
+    Raises:
+        UserError: Beam has no such option; Beam itself would only warn and ignore it.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for options in PipelineOptions.__subclasses__():
+        options._add_argparse_args(_Once(parser))
+    try:
+        _, unknown = parser.parse_known_args(list(arguments))
+    except (argparse.ArgumentError, argparse.ArgumentTypeError) as error:
+        raise UserError(f"Beam option: {error}") from None
+    if unknown:
+        raise UserError(f"{unknown[0]!r}: no option of Beam; see its PipelineOptions for names")
+
+
+class _Once:
+    """Adds each option to a parser once; Beam's option classes share some."""
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self._parser = parser
+
+    def add_argument(self, *names: str, **settings: object) -> None:
+        new = [name for name in names if name not in self._parser._option_string_actions]
+        if new:
+            self._parser.add_argument(*new, **settings)  # type: ignore[arg-type]
+
+    def add_mutually_exclusive_group(self, **_: object) -> "_Once":
+        return self
+
+    def add_argument_group(self, *_: object, **__: object) -> "_Once":
+        return self
+
+
+def pipeline_options(arguments: Sequence[str], elements: int, size: int) -> PipelineOptions:
+    """Beam options for a job of ``elements`` parts and ``size`` bytes.
+
+    Without a runner in ``arguments`` it is the local FnApiRunner, in this process for small jobs
+    and with a worker a core for large ones. ``DirectRunner`` is only what the user asks for: it
+    tries to download a binary first. The result of a job does not depend on any of it.
+    """
+    given = list(arguments)
+    if not any(a == "--runner" or a.startswith("--runner=") for a in given):
+        given.append("--runner=FnApiRunner")
+        local = not any(a.startswith(("--direct_running_mode", "--direct_num_workers")) for a in given)
+        workers = min(os.cpu_count() or 1, elements)
+        if local and workers > 1 and size >= _WORTH_WORKERS:
+            given += ["--direct_running_mode=multi_processing", f"--direct_num_workers={workers}"]
+    return PipelineOptions(given)
+
+
+@dataclass(frozen=True)
+class ForEach(beam.PTransform):  # type: ignore[misc]
+    """Runs ``function`` on each element, spread over the workers; the elements only name work."""
+
+    function: Callable[[tuple[int, int]], None]
+
+    def expand(self, elements: beam.PCollection) -> beam.PCollection:
+        """Wires it."""
+        return (
+            elements
+            | "Spread" >> beam.Reshuffle()  # (offset, length)
+            | "Run" >> beam.Map(self.function)  # None
+        )
+
+
+def run_each(
+    name: str,
+    elements: Sequence[tuple[int, int]],
+    function: Callable[[tuple[int, int]], None],
+    options: PipelineOptions,
+) -> None:
+    """Runs ``function`` over the elements as one Beam job and waits for it."""
+    logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    with beam.Pipeline(options=options) as pipeline:
+        _ = (
+            pipeline
+            | "Parts" >> beam.Create(elements).with_output_types(tuple[int, int])
+            | name >> ForEach(function)
+        )
