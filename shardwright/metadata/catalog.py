@@ -1,5 +1,7 @@
 """DuckDB over the tables: one view per table, over the files that its manifest names."""
 
+import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,8 +9,15 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from shardwright.metadata.files import write_whole
 from shardwright.metadata.layout import Layout
 from shardwright.metadata.manifest import Manifest
+from shardwright.metadata.vocabulary import TABLES, VIEWS
+
+CATALOG = "catalog.duckdb"
+CATALOG_SQL = "catalog.sql"
+
+_STAGES = ("filter", "duplicates", "decontaminate", "semantic", "prune", "keep")
 
 
 def quoted(text: str) -> str:
@@ -16,14 +25,18 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def scan(manifest: Manifest, *, positions: bool = False) -> str:
+def scan(manifest: Manifest, *, positions: bool = False, base: Path | None = None) -> str:
     """A ``read_parquet`` call over a table's files.
 
     Args:
         manifest: The table.
         positions: Adds ``filename`` and ``file_row_number``.
+        base: Writes the paths relative to this folder.
     """
-    files = ", ".join(quoted(str(path)) for path in manifest.files())
+    paths = manifest.files()
+    if base is not None:
+        paths = [path.relative_to(base) for path in paths]
+    files = ", ".join(quoted(path.as_posix()) for path in paths)
     extra = ", filename = true, file_row_number = true" if positions else ""
     return f"read_parquet([{files}], hive_partitioning = false{extra})"
 
@@ -40,37 +53,126 @@ def view_columns(schema: pa.Schema) -> str:
     return ", ".join(columns)
 
 
+def view_statements(layout: Layout, base: Path | None = None) -> Iterator[tuple[str, str]]:
+    """Yields (view, statement that makes it) for the committed tables and the views over them.
+
+    Args:
+        layout: The output folder.
+        base: Writes the paths of the files relative to this folder.
+    """
+    present = set()
+    for manifest in layout.manifests():
+        present.add(manifest.table)
+        yield (
+            manifest.table,
+            f"CREATE OR REPLACE VIEW {manifest.table} AS SELECT {view_columns(manifest.schema)} "
+            f"FROM {scan(manifest, base=base)}",
+        )
+    counts = []
+    if "rejects" in present:
+        counts.append(
+            "SELECT stage, reason, count(*) AS records, 0 AS place FROM rejects GROUP BY ALL"
+        )
+    if "decisions" in present:
+        places = " ".join(f"WHEN {quoted(s)} THEN {i + 1}" for i, s in enumerate(_STAGES))
+        counts.append(
+            "SELECT stage, reason, count(*) AS records, "
+            f"CASE stage {places} ELSE {len(_STAGES)} END AS place FROM decisions GROUP BY ALL"
+        )
+        yield (
+            "dropped_by_reason",
+            "CREATE OR REPLACE VIEW dropped_by_reason AS SELECT stage, reason, records, share FROM "
+            "(SELECT stage, reason, count(*) AS records, "
+            "count(*) / sum(count(*)) OVER () AS share FROM decisions GROUP BY stage, reason) "
+            "WHERE stage <> 'keep' ORDER BY records DESC, stage, reason",
+        )
+    if counts:
+        yield (
+            "funnel",
+            f"CREATE OR REPLACE VIEW funnel AS SELECT stage, reason, records "
+            f"FROM ({' UNION ALL '.join(counts)}) ORDER BY place, records DESC, stage, reason",
+        )
+
+
 @contextmanager
 def connect(layout: Layout, memory: str = "1GB") -> Iterator[duckdb.DuckDBPyConnection]:
-    """An in-memory DuckDB with a view per committed table; spills below the output's staging."""
+    """An in-memory DuckDB with the views of the catalog; spills below the output's staging."""
+    with _spill_folder(layout) as spill:
+        connection = duckdb.connect(
+            config={
+                "memory_limit": memory,
+                "temp_directory": str(spill),
+                "autoinstall_known_extensions": "false",
+                "autoload_known_extensions": "false",
+            }
+        )
+        try:
+            connection.execute("SET preserve_insertion_order = true")
+            for _, statement in view_statements(layout):
+                connection.execute(statement)
+            yield connection
+        finally:
+            connection.close()
+
+
+@contextmanager
+def _spill_folder(layout: Layout) -> Iterator[Path]:
+    """Where DuckDB spills: beside the tables, or elsewhere when those cannot be written to."""
     spill = layout.staging("duckdb")
-    spill.mkdir(parents=True, exist_ok=True)
-    connection = duckdb.connect(
-        config={
-            "memory_limit": memory,
-            "temp_directory": str(spill),
-            "autoinstall_known_extensions": "false",
-            "autoload_known_extensions": "false",
-        }
-    )
     try:
-        connection.execute("SET preserve_insertion_order = true")
-        for manifest in layout.manifests():
-            connection.execute(
-                f"CREATE VIEW {manifest.table} AS SELECT {view_columns(manifest.schema)} "
-                f"FROM {scan(manifest)}"
-            )
-        yield connection
-    finally:
-        connection.close()
+        spill.mkdir(parents=True, exist_ok=True)
+        writable = os.access(spill, os.W_OK)
+    except OSError:
+        writable = False
+    if writable:
+        yield spill
+        return
+    with tempfile.TemporaryDirectory(prefix="shardwright-") as temporary:
+        yield Path(temporary)
 
 
-def part_files(manifest: Manifest) -> pa.Table:
-    """(filename, part): which part each file of a table is, by its place in the manifest."""
+def name_parts(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> None:
+    """Makes the relation ``part_files``: which part each file of a table is (filename, part)."""
     files: list[str] = []
     ordinals: list[int] = []
     for ordinal, part in enumerate(manifest.parts()):
         if part.file is not None:
-            files.append(str(Path(manifest.folder) / part.file))
+            files.append(str(manifest.folder / part.file))
             ordinals.append(ordinal)
-    return pa.table({"filename": files, "part": pa.array(ordinals, pa.int32())})
+    table = pa.table({"filename": files, "part": pa.array(ordinals, pa.int32())})
+    connection.register("listed", table)
+    connection.execute("CREATE OR REPLACE TABLE part_files AS SELECT * FROM listed")
+    connection.unregister("listed")
+
+
+def write_catalog(layout: Layout) -> None:
+    """Writes ``catalog.duckdb``, views over absolute paths, and ``catalog.sql``, which remakes it.
+
+    ``catalog.sql`` names files relative to the output folder and is the same for equal tables.
+    """
+    write_whole(layout.root / CATALOG_SQL, catalog_sql(layout))
+    here = Layout(layout.root.absolute())
+    temporary = here.root / f".{CATALOG}.{os.getpid()}.{os.urandom(4).hex()}.tmp"
+    try:
+        with duckdb.connect(str(temporary)) as connection:
+            for view, statement in view_statements(here):
+                connection.execute(statement)
+                connection.execute(_comment(view))
+        temporary.replace(here.root / CATALOG)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def catalog_sql(layout: Layout) -> str:
+    """The statements that make the catalog's views, for a DuckDB that runs in the output folder."""
+    lines = [
+        "-- Views over the tables of this folder. From within it:",
+        "--   duckdb catalog.duckdb < catalog.sql",
+    ]
+    for view, statement in view_statements(layout, layout.root):
+        lines += ["", f"{statement};", f"{_comment(view)};"]
+    return "\n".join(lines) + "\n"
+
+
+def _comment(view: str) -> str:
+    return f"COMMENT ON VIEW {view} IS {quoted(TABLES.get(view) or VIEWS[view])}"

@@ -9,7 +9,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,12 @@ class Part:
     bytes: int
     sha256: str
     fingerprint: str
+
+    def named(self) -> "Part":
+        """The part under its name in the table's folder, which only its key and bytes decide."""
+        if self.file is None:
+            return self
+        return replace(self, file=f"part-{self.key}-{self.sha256[:16]}.parquet")
 
 
 @dataclass(frozen=True)

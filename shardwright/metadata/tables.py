@@ -15,8 +15,12 @@ NARROW_ROWS = 122_880
 GROUP_BYTES = 64_000_000
 # Columns of few values; every other column (hashes, text, blobs, vectors) is written plain.
 _DICTIONARY = frozenset(
-    "source modality language license repository revision format device_make device_model software "
-    "label stage reason kind split model cluster criterion benchmark method".split()
+    {
+        *("source", "modality", "language", "license", "repository", "revision", "label"),
+        *("format", "device_make", "device_model", "software"),
+        *("stage", "reason", "kind", "split", "model", "cluster", "criterion"),
+        *("benchmark", "method"),
+    }
 )
 # Encoded images do not shrink any further.
 _UNCOMPRESSED = frozenset({"image"})
@@ -98,7 +102,7 @@ class PartWriter:
 def _options(schema: pa.Schema) -> dict[str, object]:
     plain = [field.name for field in schema if field.name in _UNCOMPRESSED]
     return {
-        "compression": {name: "none" for name in plain} | _zstd(schema, plain) if plain else "zstd",
+        "compression": dict.fromkeys(plain, "none") | _zstd(schema, plain) if plain else "zstd",
         "compression_level": None if plain else 3,
         "use_dictionary": [field.name for field in schema if field.name in _DICTIONARY],
         "write_page_index": True,
@@ -120,9 +124,8 @@ def _zstd(schema: pa.Schema, plain: Sequence[str]) -> dict[str, str]:
 
 def write_empty(path: Path, schema: pa.Schema, key: str, fingerprint: str) -> Part:
     """Writes the one part of a table without rows."""
-    with HashedFile(path) as file:
-        with pq.ParquetWriter(file, schema, **_options(schema)) as writer:
-            writer.write_table(schema.empty_table())
+    with HashedFile(path) as file, pq.ParquetWriter(file, schema, **_options(schema)) as writer:
+        writer.write_table(schema.empty_table())
     return Part(key, path.name, 0, file.bytes, file.sha256, fingerprint)
 
 

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -23,7 +24,7 @@ def check_beam_arguments(arguments: Sequence[str]) -> None:
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for options in PipelineOptions.__subclasses__():
-        options._add_argparse_args(_Once(parser))
+        options._add_argparse_args(cast(Any, _Once(parser)))
     try:
         _, unknown = parser.parse_known_args(list(arguments))
     except (argparse.ArgumentError, argparse.ArgumentTypeError) as error:
@@ -41,7 +42,7 @@ class _Once:
     def add_argument(self, *names: str, **settings: object) -> None:
         new = [name for name in names if name not in self._parser._option_string_actions]
         if new:
-            self._parser.add_argument(*new, **settings)  # type: ignore[arg-type]
+            self._parser.add_argument(*new, **cast(Any, settings))
 
     def add_mutually_exclusive_group(self, **_: object) -> "_Once":
         return self
@@ -58,22 +59,26 @@ def pipeline_options(arguments: Sequence[str], elements: int, size: int) -> Pipe
     tries to download a binary first. The result of a job does not depend on any of it.
     """
     given = list(arguments)
+    if not any(a.startswith("--default_sdk_harness_log_level") for a in given):
+        given.append("--default_sdk_harness_log_level=ERROR")
     if not any(a == "--runner" or a.startswith("--runner=") for a in given):
         given.append("--runner=FnApiRunner")
-        local = not any(a.startswith(("--direct_running_mode", "--direct_num_workers")) for a in given)
+        local = not any(
+            a.startswith(("--direct_running_mode", "--direct_num_workers")) for a in given
+        )
         workers = min(os.cpu_count() or 1, elements)
         if local and workers > 1 and size >= _WORTH_WORKERS:
             given += ["--direct_running_mode=multi_processing", f"--direct_num_workers={workers}"]
     return PipelineOptions(given)
 
 
-@dataclass(frozen=True)
-class ForEach(beam.PTransform):  # type: ignore[misc]
+@dataclass
+class ForEach(beam.PTransform[Any, Any]):
     """Runs ``function`` on each element, spread over the workers; the elements only name work."""
 
     function: Callable[[tuple[int, int]], None]
 
-    def expand(self, elements: beam.PCollection) -> beam.PCollection:
+    def expand(self, elements: beam.pvalue.PCollection) -> beam.pvalue.PCollection:
         """Wires it."""
         return (
             elements

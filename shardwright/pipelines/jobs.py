@@ -196,17 +196,27 @@ def plan_job(
     tasks: Iterable[Task],
     *,
     force: bool = False,
+    staged_only: bool = False,
 ) -> Job:
     """Decides which tasks have their part already, committed or staged, and writes the plan file.
 
     Memory holds a key and a fingerprint for each task; payloads go to the plan file at once.
+
+    Args:
+        layout: The output folder.
+        name: The job's name.
+        schemas: Schema of each table it writes.
+        tasks: The tasks in the order of their parts.
+        force: Redo every task.
+        staged_only: Take no committed part for done; for jobs whose tasks leave files of their own
+            beside the parts.
     """
     folder = layout.staging(name)
     for table in schemas:
         (folder / table).mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     manifests = {table: layout.manifest(table) for table in schemas}
-    committed = {} if force else _committed_fingerprints(manifests, schemas)
+    committed = {} if force or staged_only else _committed_fingerprints(manifests, schemas)
     if force:
         for old in folder.glob("part-*.json"):
             old.unlink()
@@ -233,14 +243,12 @@ def _staged(layout: Layout, folder: Path, name: str) -> bool:
     if not path.exists():
         return False
     sidecar = json.loads(path.read_bytes())
-    parts = [
-        (folder / table / part["file"], layout.table(table) / part["file"])
-        for table, part in sidecar["parts"].items()
-        if part["file"] is not None
-    ]
-    return all(staged.exists() or placed.exists() for staged, placed in parts) and all(
-        (folder / file).exists() for file in sidecar["files"]
-    )
+    for table, values in sidecar["parts"].items():
+        part = Part(**values)
+        places = [(folder / table, part.file), (layout.table(table), part.named().file)]
+        if part.file is not None and not any((at / str(file)).exists() for at, file in places):
+            return False
+    return all((folder / file).exists() for file in sidecar["files"])
 
 
 def _committed_fingerprints(
@@ -299,11 +307,15 @@ def _placed_parts(job: Job, table: str, old: Manifest | None) -> Iterator[Part]:
             yield before[task.key]
             continue
         part = Part(**job.sidecar(task)["parts"][table])
-        if part.file is not None:
-            staged = job.folder / table / part.file
-            if staged.exists():
-                staged.replace(folder / part.file)
-        yield part
+        yield place(part, job.folder / table, folder)
+
+
+def place(part: Part, staging: Path, folder: Path) -> Part:
+    """Moves a staged part into its table's folder, unless a run that was cut off did so before."""
+    named = part.named()
+    if part.file is not None and named.file is not None and (staging / part.file).exists():
+        (staging / part.file).replace(folder / named.file)
+    return named
 
 
 def remove_unnamed(manifest: Manifest) -> None:

@@ -1,0 +1,53 @@
+# `make demo` and `make test` set everything up themselves: they need git, make and Python 3.11+.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+BIN := .venv/bin
+READY := .venv/ready
+WORKERS ?= 2
+
+.PHONY: demo test check fix bench clean
+
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it with PYTHON=..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,dev]'
+	touch $@
+
+# Curates the interpreter's own standard library and the pictures that installed packages bring.
+demo: $(READY)
+	$(BIN)/shardwright curate recipes/code.yaml --output demo/code \
+	  --input "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" \
+	  --set name=stdlib --set 'source.exclude=["site-packages/**", "**/__pycache__/**"]'
+	$(BIN)/shardwright curate recipes/images.yaml --output demo/images \
+	  --input "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+	  --set name=pictures
+	@echo
+	@echo 'shardwright query demo/code "SELECT ..."'
+	$(BIN)/shardwright query demo/code "SELECT language, count(*) AS files, \
+	  sum(bytes) // 1000 AS kilobytes, sum(keep::INT) AS kept \
+	  FROM records JOIN decisions USING (record_id) GROUP BY language ORDER BY files DESC LIMIT 5"
+	@echo "reports: demo/code/report/index.html demo/images/report/index.html"
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check .cache/pictures
+	$(BIN)/pytest -n $(WORKERS)
+
+fix: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# More than a thousand real pictures, from packages that bring many.
+.cache/pictures: $(READY) tests/pictures.py
+	$(BIN)/python tests/pictures.py $@
+
+bench: $(READY)
+	$(BIN)/python benchmarks/end_to_end.py
+	$(BIN)/python benchmarks/encoders.py
+
+clean:
+	rm -rf demo build .cache .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,55 @@
+"""What tables, views and columns mean, in the words that the catalog and the Croissant use."""
+
+TABLES = {
+    "records": "One row per accepted input, with its content.",
+    "rejects": "One row per refused input, with the reason.",
+    "lookup": "Where each record stands: place of its part in records, and row. Sorted by id.",
+    "filter_scores": "One row per record with what each quality filter measured.",
+    "duplicates": "One row per record in a group of two or more equal or similar records.",
+    "embeddings": "One vector per live record.",
+    "contamination": "One row per hit of a record against an item of a benchmark.",
+    "semantic_duplicates": "One row per record in a group of records that mean the same.",
+    "centroids": "One unit vector per cluster.",
+    "clusters": "The nearest centroid of each live record, and how far it is.",
+    "scores": "One row per live record and one column per method; higher is more worth keeping.",
+    "score_explanations": "Why each live record has its score, and the criterion that drops it.",
+    "decisions": "One row per record: whether it is kept, or which stage dropped it and why.",
+    "shards": "Where each kept record stands in the shards: split, shard and position.",
+    "curated": "The kept records whole, with their split.",
+}
+
+VIEWS = {
+    "funnel": "What became of every input, by stage and reason; adds up to all inputs seen.",
+    "dropped_by_reason": "Dropped records by reason, with their share of all records.",
+}
+
+COLUMNS = {
+    "record_id": "32 hex digits: the first 16 bytes of sha256(source, NUL, path).",
+    "source": "The recipe's stable name for the input.",
+    "path": "Path of the input below the source, '/'-separated; archive members as archive!member.",
+    "repository": "Repository that the input belongs to.",
+    "revision": "Revision of the repository.",
+    "modality": "code or image.",
+    "bytes": "Size of the content in bytes.",
+    "content_sha256": "sha256 of the content, as hex digits.",
+    "content": "The text.",
+    "image": "The encoded image.",
+    "language": "Programming language.",
+    "lines": "Number of lines.",
+    "license": "Licence that the input states.",
+    "width": "Width in pixels.",
+    "height": "Height in pixels.",
+    "format": "Encoding of the image.",
+    "device_make": "Maker of the camera, from the image's metadata.",
+    "device_model": "Model of the camera, from the image's metadata.",
+    "software": "Software that wrote the image, from the image's metadata.",
+    "label": "Class of the image.",
+    "split": "The split that the record went to.",
+    "keep": "Whether the record is kept.",
+    "stage": "The stage that dropped the record first, or keep.",
+    "reason": "Why.",
+    "score": "What the deciding stage measured.",
+    "threshold": "What the score was held against.",
+    "representative_id": "For a duplicate: the record that stays in its place.",
+    "records": "Number of inputs.",
+}

@@ -1,0 +1,162 @@
+"""The command line. Everything after ``--`` goes to Beam unchanged."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from shardwright.errors import DataError, UserError
+
+app = typer.Typer(
+    name="shardwright",
+    help="Curated training shards from raw code and image collections.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a curation.")]
+
+
+@app.command()
+def curate(
+    context: typer.Context,
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")],
+    output: Annotated[Path, typer.Option(help="Folder for tables, shards and metadata.")],
+    source: Annotated[
+        str | None, typer.Option("--input", metavar="URI", help="Replaces source.uri.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Changes the recipe.")
+    ] = None,
+    stages: Annotated[
+        list[str] | None, typer.Option("--stage", metavar="NAME", help="Runs only these stages.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many inputs.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Redoes what could be reused.")] = False,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="Prints recipe and plan, runs nothing.")
+    ] = False,
+) -> None:
+    """Runs a recipe's stages, or the named ones. Beam's options go behind ``--``."""
+    from shardwright.pipelines import curate as curation
+    from shardwright.pipelines.recipe import load_recipe
+
+    resolved = load_recipe(recipe, overrides or (), source)
+    beam_arguments = context.obj or []
+    if dry:
+        print(curation.dry_run(resolved, output, stages or (), limit))
+        return
+    summary = curation.curate(
+        resolved,
+        output,
+        stages=stages or (),
+        limit=limit,
+        force=force,
+        beam_arguments=beam_arguments,
+    )
+    if summary is None:
+        return
+    table = Table(title=f"{resolved.name}: {output}", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_row("seen", f"{summary.seen:,}")
+    table.add_row("rejected", f"{summary.rejected:,}")
+    for reason, count in summary.dropped.items():
+        table.add_row(f"dropped: {reason}", f"{count:,}")
+    table.add_row("kept", f"{summary.kept:,}")
+    table.add_row("shards", f"{summary.shards:,}")
+    table.add_row("seconds", f"{summary.seconds:,.1f}")
+    Console().print(table)
+
+
+@app.command()
+def verify(folder: Folder) -> None:
+    """Re-hashes every file, checks the accounting, validates the Croissant."""
+    from shardwright.metadata.layout import opened
+    from shardwright.metadata.verify import verify as faults_of
+
+    layout = opened(folder)
+    faults = faults_of(layout)
+    for fault in faults:
+        print(fault)
+    if faults:
+        raise DataError(f"{folder}: {len(faults)} faults")
+    print(f"{folder}: every file, row and count is as the manifests say")
+
+
+@app.command()
+def query(
+    folder: Folder,
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="A query over the tables.")],
+    form: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
+) -> None:
+    """Answers a read-only query with DuckDB over the tables."""
+    from shardwright.metadata.catalog import format_result
+    from shardwright.metadata.catalog import query as answer
+    from shardwright.metadata.layout import opened
+
+    if form not in ("table", "csv", "json"):
+        raise UserError(f"--format {form}: no such format; choose table, csv or json")
+    sys.stdout.write(format_result(answer(opened(folder), sql), form))
+
+
+@app.command()
+def explain(
+    folder: Folder,
+    record: Annotated[str, typer.Argument(metavar="RECORD", help="A record's id or path.")],
+) -> None:
+    """Tells one record's life: source, scores, decision, nearest kept neighbour, shard."""
+    from shardwright.metadata.explain import explain as life_of
+    from shardwright.metadata.layout import opened
+
+    for name, value in life_of(opened(folder), record).items():
+        print(f"{name:<20} {value if not isinstance(value, dict) else json.dumps(value)}")
+
+
+@app.command()
+def report(folder: Folder) -> None:
+    """Writes ``report/index.html``, one self-contained page."""
+    from shardwright.metadata.layout import opened
+    from shardwright.service.report import write_report
+
+    print(write_report(opened(folder)))
+
+
+@app.command()
+def doctor() -> None:
+    """Shows versions and devices, and checks the distance kernels against float64."""
+    from shardwright.pipelines.doctor import examine
+
+    lines, healthy = examine()
+    for line in lines:
+        print(line)
+    if not healthy:
+        raise DataError("a check failed; see the lines that say FAILED")
+
+
+def main() -> None:
+    """Runs the command line; a user's mistake exits 2, failed data exits 1."""
+    logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
+    arguments = sys.argv[1:]
+    beam_arguments: list[str] = []
+    if "--" in arguments:
+        at = arguments.index("--")
+        arguments, beam_arguments = arguments[:at], arguments[at + 1 :]
+    try:
+        app(arguments, obj=beam_arguments)
+    except UserError as error:
+        print(f"shardwright: {error}", file=sys.stderr)
+        sys.exit(2)
+    except DataError as error:
+        print(f"shardwright: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

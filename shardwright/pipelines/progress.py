@@ -1,0 +1,132 @@
+"""Progress on stderr: one line a stage, live where stderr is a terminal."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class StageMetrics:
+    """What a stage did in this run."""
+
+    stage: str
+    records: int
+    bytes: int
+    parts: int
+    reused: int
+    seconds: float
+    details: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Reporter:
+    """Shows stages as they run and remembers what each did."""
+
+    console: Console = field(default_factory=lambda: Console(stderr=True))
+    metrics: list[StageMetrics] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        """Prints a line that the user should see."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator["StageProgress"]:
+        """Times a stage and prints its line at the end."""
+        progress = StageProgress(name, self.console)
+        yield progress
+        done = progress.done()
+        self.metrics.append(done)
+        if done.parts and done.reused == done.parts:
+            self.note(f"{name:<10} {done.records:>11,} records, all parts reused")
+            return
+        rate = done.records / max(done.seconds, 1e-9)
+        speed = done.bytes / 1e6 / max(done.seconds, 1e-9)
+        reused = f", {done.reused} of {done.parts} parts reused" if done.reused else ""
+        self.note(
+            f"{name:<10} {done.records:>11,} records {rate:>11,.0f}/s {speed:>8,.1f} MB/s "
+            f"{done.seconds:>7.1f} s{reused}"
+        )
+
+
+class StageProgress:
+    """Counts of one stage."""
+
+    def __init__(self, name: str, console: Console) -> None:
+        self._name = name
+        self._console = console
+        self._started = time.monotonic()
+        self.records = 0
+        self.bytes = 0
+        self.parts = 0
+        self.reused = 0
+        self.details: dict[str, int] = {}
+
+    def done(self) -> StageMetrics:
+        """The counts so far."""
+        return StageMetrics(
+            self._name,
+            self.records,
+            self.bytes,
+            self.parts,
+            self.reused,
+            time.monotonic() - self._started,
+            self.details,
+        )
+
+    @contextmanager
+    def watch(self, folder: Path, todo: int) -> Iterator[None]:
+        """Counts the sidecars that appear in a job's folder while its Beam job runs."""
+        if not todo:
+            yield
+            return
+        seen = {path.name for path in folder.glob("part-*.json")}
+        stop = threading.Event()
+        columns = (
+            TextColumn("{task.description:<10}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed}/{task.total} parts"),
+            TextColumn("{task.fields[rates]}"),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=self._console, transient=True) as bar:
+            task = bar.add_task(self._name, total=todo, rates="")
+            started = time.monotonic()
+            records = size = 0
+
+            def update() -> None:
+                nonlocal records, size
+                for path in folder.glob("part-*.json"):
+                    if path.name in seen:
+                        continue
+                    seen.add(path.name)
+                    parts = json.loads(path.read_bytes())["parts"].values()
+                    records += max((part["rows"] for part in parts), default=0)
+                    size += sum(part["bytes"] for part in parts)
+                    seconds = time.monotonic() - started
+                    bar.update(
+                        task,
+                        advance=1,
+                        rates=f"{records / seconds:,.0f} records/s {size / 1e6 / seconds:,.1f} MB/s",
+                    )
+
+            def follow() -> None:
+                while not stop.wait(_POLL_SECONDS):
+                    update()
+
+            thread = threading.Thread(target=follow, daemon=True)
+            thread.start()
+            try:
+                yield
+            finally:
+                stop.set()
+                thread.join()
+                update()

@@ -1,0 +1,161 @@
+"""Narrow tables from SQL: one row a record at the most, computed by DuckDB out of core."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from shardwright.metadata.catalog import connect
+from shardwright.metadata.files import fingerprint
+from shardwright.metadata.manifest import Manifest, Part, write_manifest
+from shardwright.metadata.tables import PartWriter, write_empty
+from shardwright.pipelines.jobs import place, remove_unnamed
+from shardwright.pipelines.run import Run
+
+_BATCH_ROWS = 122_880
+_PART_ROWS = 4_000_000
+
+
+def commit_query(
+    run: Run,
+    stage: str,
+    version: str,
+    tables: Mapping[str, tuple[pa.Schema, str]],
+    *,
+    parameters: Mapping[str, Any],
+    inputs: Iterable[Manifest],
+    aligned: Manifest | None = None,
+    prepare: Callable[[duckdb.DuckDBPyConnection], None] | None = None,
+) -> dict[str, Manifest]:
+    """Commits tables that are queries over committed tables, unless they are as they would be.
+
+    Args:
+        run: The run.
+        stage: Stage that writes them.
+        version: Version of the stage's code.
+        tables: Table -> (schema, query that yields the schema's columns in the wanted order).
+        parameters: Recipe values that decide the result.
+        inputs: Tables that the queries read.
+        aligned: With it, each query yields ``part`` (place in this table) before the schema's
+            columns, sorted by it, and the table gets a part for each part of this one.
+        prepare: Makes what else the queries name; runs only when they run.
+    """
+    origin = run.origin(stage, version, parameters, inputs, time.time())
+    now = {table: run.layout.manifest(table) for table in tables}
+    current = {
+        table: manifest
+        for table, manifest in now.items()
+        if manifest is not None
+        and manifest.origin.same_work(origin)
+        and manifest.schema.equals(tables[table][0])
+    }
+    if len(current) == len(tables) and not run.force:
+        return current
+    run.incomplete()
+    committed: dict[str, Manifest] = {}
+    with connect(run.layout) as connection:
+        if prepare is not None:
+            prepare(connection)
+        for table, (schema, query) in tables.items():
+            batches = stream(connection, query)
+            work = fingerprint(origin=[stage, version, dict(parameters), origin.inputs])
+            written = (
+                _aligned_parts(run, table, schema, work, batches, aligned)
+                if aligned is not None
+                else _chunked_parts(run, table, schema, work, batches)
+            )
+            folder = run.layout.table(table)
+            folder.mkdir(parents=True, exist_ok=True)
+            done = replace(origin, ended=time.time())
+            committed[table] = write_manifest(folder, table, schema, done, written)
+            remove_unnamed(committed[table])
+            shutil.rmtree(run.layout.staging(table), ignore_errors=True)
+    return committed
+
+
+def stream(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[pa.RecordBatch]:
+    """Runs a query and yields its result in bounded batches.
+
+    ``sql`` streams; ``execute`` would hold the whole result before the first batch.
+    """
+    reader: Iterator[pa.RecordBatch] = connection.sql(query).to_arrow_reader(_BATCH_ROWS)
+    yield from reader
+
+
+def by_part(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Cuts batches sorted by their first column ``part`` where it changes; drops the column."""
+    for batch in batches:
+        parts = batch.column("part").to_numpy()
+        rest = batch.drop_columns(["part"])
+        edges = np.flatnonzero(np.diff(parts)) + 1
+        for low, high in zip([0, *edges], [*edges, len(parts)], strict=True):
+            if high > low:
+                yield int(parts[low]), rest.slice(low, high - low)
+
+
+def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The batch with exactly the schema's columns, types and nullability."""
+    return pa.RecordBatch.from_arrays(
+        [batch.column(field.name).cast(field.type) for field in schema], schema=schema
+    )
+
+
+def _aligned_parts(
+    run: Run,
+    table: str,
+    schema: pa.Schema,
+    work: str,
+    batches: Iterable[pa.RecordBatch],
+    aligned: Manifest,
+) -> list[Part]:
+    keys = [part.key for part in aligned.parts()]
+    rows = by_part(batches)
+    pending = next(rows, None)
+    parts: list[Part] = []
+    for ordinal, key in enumerate(keys):
+        if key == "empty":
+            continue
+        with _writer(run, table, schema, key, work) as writer:
+            while pending is not None and pending[0] == ordinal:
+                writer.write(conform(pending[1], schema))
+                pending = next(rows, None)
+            parts.append(writer.close(key, work))
+    if pending is not None:
+        raise AssertionError(f"{table}: the query's rows are not sorted by part")
+    return _placed(run, table, schema, parts)
+
+
+def _chunked_parts(
+    run: Run, table: str, schema: pa.Schema, work: str, batches: Iterable[pa.RecordBatch]
+) -> list[Part]:
+    parts: list[Part] = []
+    key = f"{0:016x}"
+    writer = _writer(run, table, schema, key, work)
+    for batch in batches:
+        if writer.rows >= _PART_ROWS:
+            parts.append(writer.close(key, work))
+            key = f"{len(parts):016x}"
+            writer = _writer(run, table, schema, key, work)
+        writer.write(conform(batch, schema))
+    parts.append(writer.close(key, work))
+    return _placed(run, table, schema, parts)
+
+
+def _writer(run: Run, table: str, schema: pa.Schema, key: str, work: str) -> PartWriter:
+    folder = run.layout.staging(table)
+    folder.mkdir(parents=True, exist_ok=True)
+    return PartWriter(folder / f"part-{key}-{work[:16]}.parquet", schema)
+
+
+def _placed(run: Run, table: str, schema: pa.Schema, parts: list[Part]) -> list[Part]:
+    folder = run.layout.table(table)
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = [place(part, run.layout.staging(table), folder) for part in parts]
+    if all(part.rows == 0 for part in parts):
+        return [write_empty(folder / "part-empty.parquet", schema, "empty", ""), *parts]
+    return parts

@@ -1,0 +1,86 @@
+"""Where inputs come from. A source is looked up by the recipe's ``source.kind``.
+
+Packages add their own kinds through the entry-point group ``shardwright.sources``: a callable
+like ``open_source``, under the kind's name.
+"""
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+
+from shardwright.errors import UserError
+from shardwright.pipelines import recipe
+from shardwright.pipelines.sources.archive import ArchiveSource
+from shardwright.pipelines.sources.columns import Columns
+from shardwright.pipelines.sources.files import FilesSource
+from shardwright.pipelines.sources.git import GitSource
+from shardwright.pipelines.sources.jsonl import JsonlSource
+from shardwright.pipelines.sources.names import Globs
+from shardwright.pipelines.sources.parquet import ParquetSource
+from shardwright.pipelines.sources.types import Input, Refusal, Source, Unit
+
+__all__ = ["Input", "Refusal", "Source", "Unit", "open_source"]
+
+_GROUP = "shardwright.sources"
+
+
+def open_source(settings: recipe.Source, max_bytes: int, modality: str) -> Source:
+    """The source that a recipe names.
+
+    Args:
+        settings: The recipe's ``source``.
+        max_bytes: The recipe's ``limits.max_bytes``.
+        modality: ``code`` or ``image``.
+
+    Raises:
+        UserError: Nothing has this kind, or its settings do not fit.
+    """
+    factory = _KINDS.get(settings.kind) or _from_entry_point(settings.kind)
+    return factory(settings, max_bytes, modality)
+
+
+def _files(settings: recipe.Source, max_bytes: int, modality: str) -> Source:
+    return FilesSource(settings.uri, _globs(settings), max_bytes, modality == "image")
+
+
+def _archive(settings: recipe.Source, max_bytes: int, modality: str) -> Source:
+    return ArchiveSource(settings.uri, _globs(settings), max_bytes, modality == "image")
+
+
+def _git(settings: recipe.Source, max_bytes: int, modality: str) -> Source:
+    labelled = modality == "image"
+    return GitSource(settings.uri, _globs(settings), settings.revision, max_bytes, labelled)
+
+
+def _parquet(settings: recipe.Source, max_bytes: int, modality: str) -> Source:
+    return ParquetSource(settings.uri, _globs(settings), _columns(settings, modality))
+
+
+def _jsonl(settings: recipe.Source, max_bytes: int, modality: str) -> Source:
+    return JsonlSource(settings.uri, _globs(settings), _columns(settings, modality), max_bytes)
+
+
+_KINDS: dict[str, Callable[[recipe.Source, int, str], Source]] = {
+    "files": _files,
+    "archive": _archive,
+    "parquet": _parquet,
+    "jsonl": _jsonl,
+    "git": _git,
+}
+
+
+def _globs(settings: recipe.Source) -> Globs:
+    return Globs(settings.include, settings.exclude)
+
+
+def _columns(settings: recipe.Source, modality: str) -> Columns:
+    return Columns(modality, dict(settings.columns), settings.keep)
+
+
+def _from_entry_point(kind: str) -> Callable[[recipe.Source, int, str], Source]:
+    for entry in entry_points(group=_GROUP, name=kind):
+        factory: Callable[[recipe.Source, int, str], Source] = entry.load()
+        return factory
+    raise UserError(
+        f"source.kind {kind!r} is unknown; use {', '.join(_KINDS)}, or install a package that "
+        f"has it in the entry points {_GROUP!r}"
+    )

@@ -1,0 +1,123 @@
+"""Names of inputs: how they are shown, and which of them are wanted."""
+
+import functools
+import re
+from dataclasses import dataclass
+
+_MAGIC = re.compile(r"[*?\[]")
+
+
+def shown(name: str) -> str:
+    r"""A name as the tables show it: bytes that are no UTF-8 become ``\xNN``.
+
+    Args:
+        name: A name whose undecodable bytes are kept by surrogate escapes.
+    """
+    if name.isascii():
+        return name
+    try:
+        raw = name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # a surrogate that escapes no byte, as JSON can spell it
+        raw = name.encode("utf-8", "surrogatepass")
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def folder_label(path: str) -> str | None:
+    """The name of the folder that holds a file, which image collections use as its class."""
+    return path.rpartition("/")[0].rpartition("/")[2].rpartition("!")[2] or None
+
+
+def has_magic(uri: str) -> bool:
+    """Whether a uri is a glob."""
+    return _MAGIC.search(uri) is not None
+
+
+def split_glob(uri: str) -> tuple[str, str]:
+    """Splits a glob into the folder that it begins at and the pattern below that folder."""
+    components = uri.split("/")
+    first = next(i for i, component in enumerate(components) if has_magic(component))
+    return "/".join(components[:first]), "/".join(components[first:])
+
+
+@dataclass(frozen=True)
+class Globs:
+    """The paths that a recipe wants: matched by ``include`` and not by ``exclude``.
+
+    Patterns are matched against the whole path relative to the source's uri, ignoring case.
+    ``*``, ``?`` and ``[abc]`` stay within a folder; ``**`` crosses folders and matches none too.
+    """
+
+    include: tuple[str, ...] = ("**/*",)
+    exclude: tuple[str, ...] = ()
+
+    def wants(self, path: str) -> bool:
+        """Whether a path is wanted."""
+        suffixes, include = self._included
+        if not (path.lower().endswith(suffixes) or (include and include.fullmatch(path))):
+            return False
+        return self._excluded is None or self._excluded.fullmatch(path) is None
+
+    def skips_folder(self, path: str) -> bool:
+        """Whether ``exclude`` drops everything below a folder, so that none need look there."""
+        return self._excluded_folders is not None and bool(self._excluded_folders.fullmatch(path))
+
+    @functools.cached_property
+    def _included(self) -> tuple[tuple[str, ...], re.Pattern[str] | None]:
+        # ``**/*.py`` and its like are most of what recipes hold; a suffix is found far faster.
+        suffixes: list[str] = []
+        others: list[str] = []
+        for pattern in self.include:
+            suffix = pattern.removeprefix("**/*")
+            if pattern in ("**", "**/*") or (suffix != pattern and _is_plain_suffix(suffix)):
+                suffixes.append("" if pattern == "**" else suffix.lower())
+            else:
+                others.append(pattern)
+        return tuple(suffixes), _compiled(others)
+
+    @functools.cached_property
+    def _excluded(self) -> re.Pattern[str] | None:
+        return _compiled(self.exclude)
+
+    @functools.cached_property
+    def _excluded_folders(self) -> re.Pattern[str] | None:
+        tails = ("/**", "/**/*")
+        return _compiled([p.removesuffix(t) for p in self.exclude for t in tails if p.endswith(t)])
+
+
+def _is_plain_suffix(text: str) -> bool:
+    return text.startswith(".") and "/" not in text and text.isascii() and not has_magic(text)
+
+
+def _compiled(patterns: "list[str] | tuple[str, ...]") -> re.Pattern[str] | None:
+    if not patterns:
+        return None
+    return re.compile("|".join(map(_expression, patterns)), re.IGNORECASE | re.DOTALL)
+
+
+def _expression(pattern: str) -> str:
+    """The regular expression of one pattern."""
+    out = []
+    at = 0
+    while at < len(pattern):
+        if pattern.startswith("**/", at) and (at == 0 or pattern[at - 1] == "/"):
+            out.append("(?:.*/)?")
+            at += 3
+        elif pattern.startswith("**", at):
+            out.append(".*")
+            at += 2
+        elif pattern[at] == "*":
+            out.append("[^/]*")
+            at += 1
+        elif pattern[at] == "?":
+            out.append("[^/]")
+            at += 1
+        elif pattern[at] == "[" and (end := pattern.find("]", at + 2)) > 0:
+            inside = pattern[at + 1 : end]
+            negated = inside[0] in "!^"
+            inside = re.sub(r"([\\\[&~|])", r"\\\1", inside[1:] if negated else inside)
+            out.append(f"(?!/)[{'^' if negated else ''}{inside}]")
+            at = end + 1
+        else:
+            out.append(re.escape(pattern[at]))
+            at += 1
+    return "".join(out)

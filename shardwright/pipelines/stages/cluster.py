@@ -1,0 +1,149 @@
+"""``cluster``: spherical k-means, trained on a seeded sample, assigned part by part."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from shardwright.embeddings.kmeans import sample_keys, spherical_kmeans
+from shardwright.kernels import nearest
+from shardwright.metadata.files import fingerprint
+from shardwright.metadata.manifest import Manifest
+from shardwright.metadata.schemas import CLUSTERS, centroids
+from shardwright.metadata.tables import read_batches, read_part
+from shardwright.pipelines.jobs import Output, Task
+from shardwright.pipelines.progress import StageProgress
+from shardwright.pipelines.run import Run
+
+VERSION = "1"
+# The sample that centroids are trained on: FAISS's own 256 points a centroid, and never more than
+# this many vectors, which bounds the driver's memory.
+_POINTS_PER_CENTROID = 256
+_LARGEST_SAMPLE = 262_144
+
+
+@dataclass(frozen=True)
+class AssignPart:
+    """Finds the nearest centroid of each vector of a part."""
+
+    centroids: Path
+
+    def __call__(self, payload: dict[str, Any], output: Output) -> None:
+        """Streams ``payload["embeddings"]`` into ``clusters``."""
+        if payload["embeddings"] is None:
+            return
+        centres = matrix(pq.read_table(self.centroids).column("vector").combine_chunks())
+        for batch in read_batches(Path(payload["embeddings"]), ["record_id", "vector"], rows=4096):
+            index, similarity = nearest(matrix(batch.column("vector")), centres, "cosine")
+            columns = [
+                batch.column("record_id"),
+                pa.array(index.astype(np.int32)),
+                pa.array(np.maximum(1.0 - similarity, 0.0)),
+            ]
+            output.write("clusters", pa.RecordBatch.from_arrays(columns, schema=CLUSTERS))
+
+
+def matrix(vectors: pa.FixedSizeListArray) -> np.ndarray[Any, Any]:
+    """The vectors as a float32 array [n, d]."""
+    flat = vectors.flatten().to_numpy(zero_copy_only=False)
+    rows: np.ndarray[Any, Any] = flat.reshape(len(vectors), vectors.type.list_size)
+    return rows.astype(np.float32, copy=False)
+
+
+def sample(embeddings: Manifest, size: int, seed: int) -> np.ndarray[Any, Any]:
+    """The vectors of the ``size`` records whose keyed hash is smallest, as float32 [size, d].
+
+    Which records those are depends on their ids and the seed alone, and so does their order.
+    Reads ids once and vectors once; holds ``size`` vectors and as many keys.
+    """
+    keys = np.empty(0, np.uint64)
+    for part in embeddings.parts():
+        for batch in read_part(embeddings, part, ["record_id"]):
+            keys = np.concatenate([keys, sample_keys(batch.column("record_id"), seed)])
+            if len(keys) > 4 * size:
+                keys = np.partition(keys, size - 1)[:size]
+    keys = np.unique(keys)[:size]
+    dimension = embeddings.schema.field("vector").type.list_size
+    chosen = np.empty((len(keys), dimension), np.float32)
+    for part in embeddings.parts():
+        for batch in read_part(embeddings, part, ["record_id", "vector"]):
+            mine = sample_keys(batch.column("record_id"), seed)
+            place = np.searchsorted(keys, mine)
+            hit = (place < len(keys)) & (keys[np.minimum(place, len(keys) - 1)] == mine)
+            chosen[place[hit]] = matrix(batch.column("vector"))[hit]
+    return chosen
+
+
+def train(run: Run, embeddings: Manifest, k: int) -> Manifest:
+    """Commits ``centroids``, unless the committed ones are of the same vectors and settings."""
+    started = time.time()
+    settings = {"k": k, "seed": run.recipe.clusters.seed}
+    dimension = embeddings.schema.field("vector").type.list_size
+    schema = centroids(dimension)
+    work = fingerprint(version=VERSION, embeddings=embeddings.content_sha256, **settings)
+    task = Task("centroids", work, {}, embeddings.bytes)
+    job = run.plan("centroids", {"centroids": schema}, [task])
+    if job.todo:
+        size = min(embeddings.rows, max(_POINTS_PER_CENTROID * k, 4096), _LARGEST_SAMPLE)
+        vectors = sample(embeddings, size, settings["seed"])
+        centres = spherical_kmeans(vectors, k, settings["seed"])
+        output = Output(job.folder, task, job.schemas)
+        columns = [
+            pa.array(np.arange(k, dtype=np.int32)),
+            pa.FixedSizeListArray.from_arrays(pa.array(centres.reshape(-1)), dimension).cast(
+                schema.field("vector").type
+            ),
+        ]
+        output.write("centroids", pa.RecordBatch.from_arrays(columns, schema=schema))
+        output.close(started)
+    origin = run.origin("cluster", VERSION, settings, [embeddings], started)
+    return run.commit(job, origin)["centroids"]
+
+
+def plan(embeddings: Manifest, centres: Manifest) -> Iterator[Task]:
+    """A part of assignments for each part of vectors."""
+    for part in embeddings.parts():
+        if part.key != "empty":
+            file = None if part.file is None else str(embeddings.folder / part.file)
+            yield Task(
+                part.key,
+                fingerprint(
+                    stage="cluster",
+                    version=VERSION,
+                    embeddings=part.sha256,
+                    centroids=centres.content_sha256,
+                ),
+                {"embeddings": file},
+                part.bytes,
+            )
+
+
+def run_cluster(run: Run, progress: StageProgress) -> None:
+    """Runs the stage."""
+    if run.recipe.embedding is None:
+        run.layout.drop_table("centroids")
+        run.layout.drop_table("clusters")
+        return
+    started = time.time()
+    embeddings = run.layout.need("embeddings", "embed")
+    k = min(run.recipe.clusters.k, embeddings.rows)
+    if k < run.recipe.clusters.k:
+        run.reporter.note(
+            f"clusters.k {run.recipe.clusters.k} falls to {k}: so many records are alive"
+        )
+    if k == 0:
+        run.layout.drop_table("centroids")
+        run.layout.drop_table("clusters")
+        return
+    centres = train(run, embeddings, k)
+    job = run.plan("cluster", {"clusters": CLUSTERS}, plan(embeddings, centres))
+    run.execute("cluster", job, AssignPart(centres.files()[0]), progress)
+    parameters = {"k": k, "seed": run.recipe.clusters.seed}
+    origin = run.origin("cluster", VERSION, parameters, [embeddings, centres], started)
+    table = run.commit(job, origin)["clusters"]
+    progress.records, progress.bytes = table.rows, embeddings.bytes

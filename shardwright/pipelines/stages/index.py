@@ -1,0 +1,55 @@
+"""``index``: a FAISS index of the live records, with the id of each of its vectors."""
+
+import shutil
+import time
+
+import pyarrow as pa
+
+from shardwright.embeddings.index import FlatIndexWriter
+from shardwright.metadata.filelist import ListedFile, read_file_list, write_file_list
+from shardwright.metadata.files import fingerprint, sha256_file
+from shardwright.metadata.tables import PartWriter, read_part
+from shardwright.pipelines.progress import StageProgress
+from shardwright.pipelines.run import Run
+
+VERSION = "1"
+_IDS = pa.schema([pa.field("record_id", pa.string(), nullable=False)])
+
+
+def run_index(run: Run, progress: StageProgress) -> None:
+    """Runs the stage: vectors stream from the parts into the file, none of it is held."""
+    layout = run.layout
+    if run.recipe.index is None or run.recipe.embedding is None:
+        if layout.indexes.exists():
+            run.incomplete()
+            shutil.rmtree(layout.indexes)
+        return
+    started = time.time()
+    embeddings = layout.need("embeddings", "embed")
+    parameters = run.recipe.index.model_dump(mode="json")
+    work = fingerprint(version=VERSION, embeddings=embeddings.content_sha256, **parameters)
+    old = read_file_list(layout.indexes)
+    progress.records, progress.bytes = embeddings.rows, embeddings.bytes
+    if old is not None and old.fingerprint == work and not run.force:
+        progress.parts = progress.reused = 1
+        return
+    run.incomplete()
+    layout.indexes.mkdir(parents=True, exist_ok=True)
+    (layout.indexes / "_manifest.json").unlink(missing_ok=True)
+    dimension = embeddings.schema.field("vector").type.list_size
+    index, ids = layout.indexes / "flat.faiss", layout.indexes / "flat.ids.parquet"
+    with FlatIndexWriter(index, dimension) as vectors, PartWriter(ids, _IDS) as names:
+        for part in embeddings.parts():
+            for batch in read_part(embeddings, part, ["record_id", "vector"]):
+                matrix = batch.column("vector").flatten().to_numpy(zero_copy_only=False)
+                vectors.add(matrix.reshape(batch.num_rows, dimension).astype("float32"))
+                names.write(batch.select(["record_id"]).cast(_IDS))
+        written = names.close("ids", work)
+    files = [
+        ListedFile(index.name, index.stat().st_size, sha256_file(index), embeddings.rows, "faiss")
+    ]
+    if written.file is not None:
+        files.append(ListedFile(ids.name, written.bytes, written.sha256, written.rows, "parquet"))
+    origin = run.origin("index", VERSION, parameters, [embeddings], started)
+    write_file_list(layout.indexes, work, origin, files)
+    progress.parts = 1

@@ -1,0 +1,397 @@
+"""``shard``: the kept records in global random order, as MDS shards and whole as ``curated``.
+
+Where every record goes is decided first, from narrow columns alone: its split and its order by
+keyed hashes, its shard by a cut of the ordered sizes. Then contents move twice: each worker reads
+its part of ``records``, writes its part of ``curated`` and the samples grouped by shard (a bucketed
+table); and for each shard a worker reads its row group of every part and writes the file.
+"""
+
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from shardwright.metadata.bucketed import (
+    merge_bucketed,
+    open_bucketed,
+    plan_merges,
+    write_bucketed,
+)
+from shardwright.metadata.catalog import connect, name_parts, scan
+from shardwright.metadata.filelist import ListedFile, read_file_list, write_file_list
+from shardwright.metadata.files import fingerprint, sha256_file
+from shardwright.metadata.manifest import Manifest, Origin
+from shardwright.metadata.schemas import SHARDS, curated, records
+from shardwright.metadata.tables import read_batches
+from shardwright.pipelines.jobs import Job, Output, Task, commit_job
+from shardwright.pipelines.progress import StageProgress
+from shardwright.pipelines.relational import commit_query, stream
+from shardwright.pipelines.run import Run
+from shardwright.shards.mds import (
+    ShardFile,
+    columns_for,
+    sample_layout,
+    shard_overhead,
+    write_index,
+    write_shard,
+)
+from shardwright.shards.order import CutState, assign_split, cut, id_keys, name_keys, order_keys
+
+VERSION = "1"
+_SAMPLE_COLUMNS = {
+    "code": ("record_id", "content", "path", "repository", "language", "license"),
+    "image": ("record_id", "image", "path", "label", "format", "width", "height"),
+}
+# Samples that a worker groups by shard at a time; a part larger than this leaves several files.
+_GROUPED_BYTES = 128_000_000
+
+
+@dataclass(frozen=True)
+class GroupPart:
+    """Writes a part's kept records to ``curated``, and its samples grouped by shard."""
+
+    modality: str
+    first_bucket: dict[str, int]
+
+    def __call__(self, payload: dict[str, Any], output: Output) -> None:
+        """Streams ``payload["records"]``, in step with its part ``payload["shards"]``."""
+        if payload["shards"] is None:
+            return
+        places = pa.Table.from_batches(read_batches(Path(payload["shards"])), SHARDS)
+        starts = [self.first_bucket[split] for split in places.column("split").to_pylist()]
+        buckets = places.column("shard").to_numpy() + np.array(starts, np.int32)
+        kept_ids = places.column("record_id").to_pylist()
+        schema = curated(self.modality)
+        held: list[pa.RecordBatch] = []
+        held_bytes = done = flushed = 0
+        for batch in read_batches(Path(payload["records"]), rows=256):
+            ids = batch.column("record_id").to_pylist()
+            keep = _in_order(ids, kept_ids, done)
+            if not keep:
+                continue
+            batch = batch.take(pa.array(keep))
+            here = places.slice(done, len(keep))
+            split = here.column("split").combine_chunks()
+            output.write(
+                "curated", pa.RecordBatch.from_arrays([*batch.columns, split], schema=schema)
+            )
+            samples = batch.select(list(_SAMPLE_COLUMNS[self.modality]))
+            position = here.column("position").combine_chunks()
+            held.append(samples.append_column(pa.field("position", pa.int32()), position))
+            held_bytes += samples.nbytes
+            done += len(keep)
+            if held_bytes >= _GROUPED_BYTES:
+                self._flush(output, held, buckets[flushed:done])
+                held, held_bytes, flushed = [], 0, done
+        if held:
+            self._flush(output, held, buckets[flushed:done])
+        if done != len(kept_ids):
+            raise AssertionError(f"{payload['records']}: {len(kept_ids) - done} kept rows missing")
+
+    def _flush(
+        self, output: Output, held: list[pa.RecordBatch], buckets: np.ndarray[Any, Any]
+    ) -> None:
+        files = output.result.setdefault("files", [])
+        path = output.file(f".{len(files)}.samples.parquet")
+        write_bucketed(path, pa.Table.from_batches(held), buckets.astype(np.int32))
+        files.append(path.name)
+
+
+def _in_order(ids: list[str], kept: list[str], first: int) -> list[int]:
+    """Places in ``ids`` of the next kept ids, which stand in the same order."""
+    places = []
+    for place, record_id in enumerate(ids):
+        if first < len(kept) and kept[first] == record_id:
+            places.append(place)
+            first += 1
+    return places
+
+
+@dataclass(frozen=True)
+class WriteShard:
+    """Gathers one shard's samples from every part and writes its file."""
+
+    modality: str
+    size: int
+    grouped: Path
+
+    def __call__(self, payload: dict[str, Any], output: Output) -> None:
+        """Writes shard number ``payload["shard"]`` of its split."""
+        table = _grouped(self.grouped).read(payload["bucket"])
+        table = table.take(np.argsort(table.column("position").to_numpy(), kind="stable"))
+        path = output.file(".mds")
+        shard = write_shard(path, table, sample_columns(self.modality), self.size)
+        output.result = asdict(replace(shard, basename=f"shard.{payload['shard']:05d}.mds"))
+
+
+@lru_cache(maxsize=1)
+def _grouped(listing: Path) -> Any:
+    return open_bucketed([Path(line) for line in listing.read_text().splitlines()])
+
+
+def sample_columns(modality: str) -> dict[str, str]:
+    """MDS encoding of each column of a sample."""
+    schema = records(modality)
+    return columns_for(pa.schema([schema.field(name) for name in _SAMPLE_COLUMNS[modality]]))
+
+
+def _place(run: Run, connection: duckdb.DuckDBPyConnection, records_table: Manifest) -> None:
+    """Makes the relation ``placed``: part, row, record_id, split, shard, position."""
+    settings = run.recipe.shards
+    columns = sample_columns(run.recipe.modality)
+    layout = sample_layout(columns)
+    blob_lengths = {"content", "image"}
+    sizes = " + ".join(
+        "r.bytes" if name in blob_lengths else f"coalesce(strlen(r.{name}), 0)"
+        for name in layout.variable
+    )
+    group = "NULL" if settings.group_by is None else f"r.{settings.group_by}"
+    name_parts(connection, records_table)
+    kept = f"""
+      SELECT part, file_row_number::INTEGER AS row, r.record_id AS record_id,
+        ({layout.fixed} + {sizes})::BIGINT AS size, ({group})::VARCHAR AS grouped
+      FROM {scan(records_table, positions=True)} r JOIN part_files USING (filename)
+        JOIN decisions d ON d.record_id = r.record_id WHERE d.keep"""
+    names = list(settings.split)
+
+    def keyed() -> Iterator[pa.RecordBatch]:
+        for batch in stream(connection.cursor(), kept):
+            ids = batch.column("record_id")
+            keys = id_keys(ids)
+            if settings.group_by is not None:
+                # Records without a group are groups of their own.
+                names_of = batch.column("grouped")
+                keys = np.where(
+                    names_of.is_valid().to_numpy(zero_copy_only=False),
+                    name_keys(names_of.fill_null("")),
+                    keys,
+                )
+            columns = {
+                "split": pa.array(assign_split(keys, settings.split, settings.seed), pa.int32()),
+                "key": pa.array(order_keys(ids, settings.seed), pa.uint64()),
+            }
+            yield pa.RecordBatch.from_arrays(
+                [batch[name] for name in ("part", "row", "record_id", "size")]
+                + list(columns.values()),
+                names=["part", "row", "record_id", "size", *columns],
+            )
+
+    _fill(connection, "keyed", _KEYED, keyed())
+
+    def placed() -> Iterator[pa.RecordBatch]:
+        state, split = CutState(), -1
+        overhead = shard_overhead(columns, settings.size)
+        ordered = "SELECT * FROM keyed ORDER BY split, key, record_id"
+        for batch in stream(connection.cursor(), ordered):
+            splits = batch.column("split").to_numpy()
+            edges = [0, *(np.flatnonzero(np.diff(splits)) + 1).tolist(), len(splits)]
+            for low, high in pairwise(edges):
+                if high == low:
+                    continue
+                if splits[low] != split:
+                    state, split = CutState(), int(splits[low])
+                run_ = batch.slice(low, high - low)
+                shard, position, state = cut(
+                    run_.column("size").to_numpy(), settings.size, state, overhead
+                )
+                yield pa.RecordBatch.from_arrays(
+                    [
+                        run_["part"],
+                        run_["row"],
+                        run_["record_id"],
+                        pa.array([names[split]] * run_.num_rows, pa.string()),
+                        pa.array(shard),
+                        pa.array(position),
+                    ],
+                    schema=_PLACED,
+                )
+
+    _fill(connection, "placed", _PLACED, placed())
+
+
+_KEYED = pa.schema(
+    [
+        ("part", pa.int32()),
+        ("row", pa.int32()),
+        ("record_id", pa.string()),
+        ("size", pa.int64()),
+        ("split", pa.int32()),
+        ("key", pa.uint64()),
+    ]
+)
+_PLACED = pa.schema([*list(_KEYED)[:3], *list(SHARDS)[1:]])
+
+
+def _fill(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    schema: pa.Schema,
+    batches: Iterator[pa.RecordBatch],
+) -> None:
+    """Makes a temporary table of a stream of batches; DuckDB spills it when it grows large."""
+    connection.register("batches", pa.RecordBatchReader.from_batches(schema, batches))
+    connection.execute(f"CREATE OR REPLACE TABLE {table} AS SELECT * FROM batches")
+    connection.unregister("batches")
+
+
+def assign(run: Run, records_table: Manifest, decisions: Manifest) -> Manifest:
+    """Commits ``shards``: where each kept record goes."""
+    return commit_query(
+        run,
+        "shard",
+        VERSION,
+        {
+            "shards": (
+                SHARDS,
+                "SELECT part, record_id, split, shard, position FROM placed ORDER BY part, row",
+            )
+        },
+        parameters=run.recipe.shards.model_dump(mode="json"),
+        inputs=[records_table, decisions],
+        aligned=records_table,
+        prepare=lambda connection: _place(run, connection, records_table),
+    )["shards"]
+
+
+def run_shard(run: Run, progress: StageProgress) -> None:
+    """Runs the stage."""
+    started = time.time()
+    layout, settings = run.layout, run.recipe.shards
+    records_table = layout.need("records", "ingest")
+    decisions = layout.need("decisions", "prune")
+    shards = assign(run, records_table, decisions)
+    parameters = settings.model_dump(mode="json")
+    origin = run.origin("shard", VERSION, parameters, [records_table, shards], started)
+    work = fingerprint(version=VERSION, parameters=parameters, inputs=origin.inputs)
+    progress.records, progress.bytes = shards.rows, records_table.bytes
+    listed, table = read_file_list(layout.shards), layout.manifest("curated")
+    if (
+        listed is not None
+        and listed.fingerprint == work
+        and table is not None
+        and table.origin.same_work(origin)
+        and not run.force
+    ):
+        progress.parts = progress.reused = table.count + len(listed.files)
+        return
+    buckets = _buckets(run)
+    first = {split: bucket for bucket, (split, shard, _) in enumerate(buckets) if shard == 0}
+    grouping = run.plan(
+        "group",
+        {"curated": curated(run.recipe.modality)},
+        _group_tasks(records_table, shards, work),
+        staged_only=True,
+    )
+    run.execute("shard", grouping, GroupPart(run.recipe.modality, first), progress)
+    writing = run.plan("write", {}, _write_tasks(buckets, work, settings.size), staged_only=True)
+    if writing.todo:
+        listing = _list_grouped(grouping, len(buckets))
+        run.execute(
+            "shard", writing, WriteShard(run.recipe.modality, settings.size, listing), progress
+        )
+    run.incomplete()
+    _commit_shards(run, writing, buckets, work, replace(origin, ended=time.time()))
+    commit_job(grouping, replace(origin, ended=time.time()))
+    shutil.rmtree(grouping.folder)
+    shutil.rmtree(writing.folder)
+
+
+def _buckets(run: Run) -> list[tuple[str, int, int]]:
+    """(split, shard, samples) of every shard, in the recipe's order of splits."""
+    order = {split: place for place, split in enumerate(run.recipe.shards.split)}
+    with connect(run.layout) as connection:
+        rows = connection.execute(
+            "SELECT split, shard, count(*) FROM shards GROUP BY split, shard"
+        ).fetchall()
+    return sorted(rows, key=lambda row: (order[row[0]], row[1]))
+
+
+def _group_tasks(records_table: Manifest, shards: Manifest, work: str) -> Iterator[Task]:
+    places = {part.key: part for part in shards.parts()}
+    for part in records_table.parts():
+        if part.key == "empty":
+            continue
+        place = places[part.key]
+        yield Task(
+            part.key,
+            fingerprint(job=work, records=part.sha256, shards=place.sha256),
+            {
+                "records": None if part.file is None else str(records_table.folder / part.file),
+                "shards": None if place.file is None else str(shards.folder / place.file),
+            },
+            part.bytes,
+        )
+
+
+def _write_tasks(buckets: list[tuple[str, int, int]], work: str, size: int) -> Iterator[Task]:
+    for bucket, (split, shard, _) in enumerate(buckets):
+        yield Task(
+            f"{split}-{shard:05d}",
+            fingerprint(job=work, split=split, shard=shard),
+            {"bucket": bucket, "shard": shard},
+            size,
+        )
+
+
+def _list_grouped(job: Job, buckets: int) -> Path:
+    """Writes the list of the files of grouped samples, merged first where they are too many."""
+    files = [job.folder / name for _, result in job.results() for name in result.get("files", ())]
+    for turn, together in enumerate(plan_merges(len(files), buckets)):
+        merged = []
+        for first in range(0, len(files), together):
+            path = job.folder / f"merged-{turn}-{first}.samples.parquet"
+            merge_bucketed(files[first : first + together], path)
+            merged.append(path)
+        files = merged
+    listing = job.folder / f"grouped-{fingerprint(files=[str(f) for f in files])[:16]}.txt"
+    listing.write_text("".join(f"{path}\n" for path in files))
+    return listing
+
+
+def _commit_shards(
+    run: Run, job: Job, buckets: list[tuple[str, int, int]], work: str, origin: Origin
+) -> None:
+    """Moves the shard files into place, writes an index for each split, and the list of all."""
+    root = run.layout.shards
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "_manifest.json").unlink(missing_ok=True)
+    for index in root.glob("*/index.json"):
+        index.unlink()
+    by_split: dict[str, list[ShardFile]] = {}
+    for (split, _, samples), (task, result) in zip(buckets, job.results(), strict=True):
+        shard = ShardFile(**result)
+        if shard.samples != samples:
+            raise AssertionError(
+                f"{split}/{shard.basename}: {shard.samples} samples, not {samples}"
+            )
+        (root / split).mkdir(exist_ok=True)
+        staged = job.folder / f"{task.name}.mds"
+        staged.replace(root / split / shard.basename)
+        by_split.setdefault(split, []).append(shard)
+    files: list[ListedFile] = []
+    columns = sample_columns(run.recipe.modality)
+    for split, shards in by_split.items():
+        index = root / split / "index.json"
+        write_index(index, shards, columns, run.recipe.shards.size)
+        files += [
+            ListedFile(f"{split}/{s.basename}", s.bytes, s.sha256, s.samples, "mds") for s in shards
+        ]
+        files.append(
+            ListedFile(f"{split}/index.json", index.stat().st_size, sha256_file(index), 0, "json")
+        )
+    named = {root / file.path for file in files}
+    for path in list(root.glob("*/*")):
+        if path not in named:
+            path.unlink()
+    for folder in list(root.glob("*/")):
+        if not any(folder.iterdir()):
+            folder.rmdir()
+    write_file_list(root, work, origin, files)
