@@ -104,14 +104,14 @@ def _start(x: Float32, k: int, seed: int) -> Int64:
 def _fill_empty(labels: Int64, cosines: Float64, k: int) -> None:
     """Gives each empty cluster, in order, the worst row of the largest one; ties to the first.
 
-    Changes ``labels`` [n], and ``cosines`` [n] of the rows moved, in place.
+    Changes ``labels`` [n] in place. ``cosines`` [n] are the rows' to the centroids they had.
     """
     sizes = np.bincount(labels, minlength=k)
     for empty in np.flatnonzero(sizes == 0):
         largest = int(sizes.argmax())
         members = np.flatnonzero(labels == largest)
         moved = members[cosines[members].argmin()]
-        labels[moved], cosines[moved] = empty, 1.0
+        labels[moved] = empty
         sizes[largest] -= 1
         sizes[empty] = 1
 

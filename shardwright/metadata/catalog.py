@@ -2,17 +2,18 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
+from shardwright.errors import DataError
+from shardwright.metadata import vocabulary
 from shardwright.metadata.files import write_whole
-from shardwright.metadata.layout import Layout
+from shardwright.metadata.layout import TABLES, Layout
 from shardwright.metadata.manifest import Manifest
-from shardwright.metadata.vocabulary import TABLES, VIEWS
 
 CATALOG = "catalog.duckdb"
 CATALOG_SQL = "catalog.sql"
@@ -53,15 +54,21 @@ def view_columns(schema: pa.Schema) -> str:
     return ", ".join(columns)
 
 
-def view_statements(layout: Layout, base: Path | None = None) -> Iterator[tuple[str, str]]:
+def view_statements(
+    layout: Layout, base: Path | None = None, tables: Collection[str] = TABLES
+) -> Iterator[tuple[str, str]]:
     """Yields (view, statement that makes it) for the committed tables and the views over them.
 
     Args:
         layout: The output folder.
         base: Writes the paths of the files relative to this folder.
+        tables: Leaves out all others.
     """
     present = set()
-    for manifest in layout.manifests():
+    for name in tables:
+        manifest = layout.manifest(name)
+        if manifest is None:
+            continue
         present.add(manifest.table)
         yield (
             manifest.table,
@@ -95,8 +102,19 @@ def view_statements(layout: Layout, base: Path | None = None) -> Iterator[tuple[
 
 
 @contextmanager
-def connect(layout: Layout, memory: str = "1GB") -> Iterator[duckdb.DuckDBPyConnection]:
-    """An in-memory DuckDB with the views of the catalog; spills below the output's staging."""
+def connect(
+    layout: Layout, memory: str = "1GB", tables: Collection[str] = TABLES
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """An in-memory DuckDB with the views of the catalog; spills below the output's staging.
+
+    Args:
+        layout: The output folder.
+        memory: DuckDB's memory limit.
+        tables: Makes no view of any other table.
+
+    Raises:
+        DataError: A manifest or a file that it names is missing or damaged.
+    """
     with _spill_folder(layout) as spill:
         connection = duckdb.connect(
             config={
@@ -108,11 +126,19 @@ def connect(layout: Layout, memory: str = "1GB") -> Iterator[duckdb.DuckDBPyConn
         )
         try:
             connection.execute("SET preserve_insertion_order = true")
-            for _, statement in view_statements(layout):
-                connection.execute(statement)
+            for view, statement in view_statements(layout, tables=tables):
+                _create(connection, view, statement)
             yield connection
         finally:
             connection.close()
+
+
+def _create(connection: duckdb.DuckDBPyConnection, view: str, statement: str) -> None:
+    try:
+        connection.execute(statement)
+    except duckdb.Error as error:
+        problem = str(error).splitlines()[0]
+        raise DataError(f"table {view}: {problem}; shardwright verify names every fault") from None
 
 
 @contextmanager
@@ -175,4 +201,6 @@ def catalog_sql(layout: Layout) -> str:
 
 
 def _comment(view: str) -> str:
-    return f"COMMENT ON VIEW {view} IS {quoted(TABLES.get(view) or VIEWS[view])}"
+    return (
+        f"COMMENT ON VIEW {view} IS {quoted(vocabulary.TABLES.get(view) or vocabulary.VIEWS[view])}"
+    )

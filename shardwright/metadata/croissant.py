@@ -130,7 +130,8 @@ def croissant(layout: Layout, recipe: Mapping[str, Any]) -> dict[str, Any]:
         "version": version,
         "keywords": list(about.get("keywords") or ["training data", str(recipe["modality"])]),
         "citeAs": str(
-            about.get("citeAs") or f"{name}, version {version}, {published}. Curated by Shardwright."
+            about.get("citeAs")
+            or f"{name}, version {version}, {published}. Curated by Shardwright."
         ),
         "isLiveDataset": False,
         "distribution": list(_distribution(layout, (curated, decisions))),
@@ -274,16 +275,20 @@ def _source(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """The raw collection as a PROV entity; passwords in its address are left out."""
     source = recipe["source"]
     name = str(source.get("name") or recipe["name"])
-    uri = str(source["uri"])
-    parts = urlsplit(uri)
-    if "@" in parts.netloc:
-        uri = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     return {
         "@id": f"source/{quote(name, safe='')}",
         "@type": "prov:Entity",
         "name": name,
-        "prov:atLocation": uri,
+        "prov:atLocation": without_password(str(source["uri"])),
     }
+
+
+def without_password(uri: str) -> str:
+    """The address without the user and password that may stand before its host."""
+    parts = urlsplit(uri)
+    if "@" not in parts.netloc:
+        return uri
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _activities(layout: Layout, source: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+from rich.cells import cell_len, set_cell_size
 
 from shardwright.errors import DataError, UserError
 from shardwright.metadata.catalog import connect, quoted
@@ -43,11 +44,11 @@ def query(layout: Layout, sql: str, memory: str = "1GB") -> pa.Table:
         _lock(connection, layout)
         try:
             _check_reads_only(connection, sql)
-            result: pa.Table = connection.execute(sql).to_arrow_table()
+            result: pa.Table = connection.sql(sql).to_arrow_table()
         except duckdb.IOException as error:
-            raise DataError(f"{_said(error)}; shardwright verify says what is wrong") from None
+            raise DataError(f"{_said(str(error))}; shardwright verify says what is wrong") from None
         except duckdb.Error as error:
-            raise UserError(f"query: {_said(error)}") from None
+            raise UserError(f"query: {_said(str(error))}") from None
     return result.rename_columns(_distinct(result.column_names))
 
 
@@ -74,21 +75,28 @@ def _check_reads_only(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
         statements = connection.extract_statements(body)
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         raise UserError("query: the tables are read-only; give one SELECT")
-    bare = statements[0].query.strip().rstrip(";")
     try:
-        connection.execute(f"EXPLAIN SELECT * FROM (\n{bare}\n)")
-    except duckdb.BinderException as error:
-        if "must be at the top level" in str(error):
-            raise UserError("query: the tables are read-only; give one SELECT") from None
+        connection.execute(f"EXPLAIN SELECT * FROM query({quoted(body)})")
+        return
+    except duckdb.IOException:
         raise
+    except duckdb.Error as error:
+        problem = str(error)
+    if "must be at the top level" in problem:
+        raise UserError("query: the tables are read-only; give one SELECT")
+    try:
+        connection.execute(f"EXPLAIN\n{body}")
+    except duckdb.Error as error:
+        # The same problem, said of the query as it was written, which begins on the second line.
+        problem = re.sub(
+            r"^LINE (\d+):", lambda line: f"LINE {int(line[1]) - 1}:", str(error), flags=re.M
+        )
+    raise UserError(f"query: {_said(problem)}")
 
 
-def _said(error: duckdb.Error) -> str:
-    """DuckDB's message, its line numbers as the user counts them, without blank lines."""
-    lines = [line.rstrip() for line in str(error).splitlines() if line.strip()]
-    return "\n".join(
-        re.sub(r"^LINE (\d+):", lambda m: f"LINE {max(1, int(m[1]) - 1)}:", line) for line in lines
-    )
+def _said(message: str) -> str:
+    """DuckDB's message without blank lines."""
+    return "\n".join(line.rstrip() for line in message.splitlines() if line.strip())
 
 
 def _distinct(names: list[str]) -> list[str]:
@@ -165,11 +173,11 @@ def _as_table(table: pa.Table) -> str:
     ]
     rows = [[_cell(value) for value in row.values()] for row in _rows(table)]
     heads = [_cell(name) for name in table.column_names]
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    widths = [max(map(cell_len, column)) for column in zip(heads, *rows, strict=True)]
     lines = [heads, ["-" * width for width in widths], *rows]
     texts = [
         "  ".join(
-            cell.rjust(width) if right else cell.ljust(width)
+            " " * (width - cell_len(cell)) + cell if right else set_cell_size(cell, width)
             for cell, width, right in zip(line, widths, numeric, strict=True)
         ).rstrip()
         for line in lines

@@ -12,7 +12,7 @@ from shardwright.metadata.files import HashedFile
 from shardwright.metadata.manifest import Manifest, Part
 
 NARROW_ROWS = 122_880
-GROUP_BYTES = 64_000_000
+GROUP_BYTES = 32_000_000
 # Columns of few values; every other column (hashes, text, blobs, vectors) is written plain.
 _DICTIONARY = frozenset(
     {
@@ -22,6 +22,8 @@ _DICTIONARY = frozenset(
         *("benchmark", "method"),
     }
 )
+# Columns whose least and greatest value tell nothing and cost more to find than to compress.
+_BULK = frozenset({"content", "image", "attributes", "vector"})
 # Encoded images do not shrink any further.
 _UNCOMPRESSED = frozenset({"image"})
 
@@ -105,6 +107,7 @@ def _options(schema: pa.Schema) -> dict[str, object]:
         "compression": dict.fromkeys(plain, "none") | _zstd(schema, plain) if plain else "zstd",
         "compression_level": None if plain else 3,
         "use_dictionary": [field.name for field in schema if field.name in _DICTIONARY],
+        "write_statistics": [field.name for field in schema if field.name not in _BULK],
         "write_page_index": True,
         "store_schema": True,
     }

@@ -27,7 +27,7 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a 
 def curate(
     context: typer.Context,
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")],
-    output: Annotated[Path, typer.Option(help="Folder for tables, shards and metadata.")],
+    output: Annotated[str, typer.Option(help="Folder for tables, shards and metadata.")],
     source: Annotated[
         str | None, typer.Option("--input", metavar="URI", help="Replaces source.uri.")
     ] = None,
@@ -49,12 +49,14 @@ def curate(
 
     resolved = load_recipe(recipe, overrides or (), source)
     beam_arguments = context.obj or []
+    if "://" in output:
+        raise UserError(f"--output {output}: name a local folder; this version writes to no other")
     if dry:
-        print(curation.dry_run(resolved, output, stages or (), limit))
+        print(curation.dry_run(resolved, Path(output), stages or (), limit))
         return
     summary = curation.curate(
         resolved,
-        output,
+        Path(output),
         stages=stages or (),
         limit=limit,
         force=force,
@@ -97,8 +99,8 @@ def query(
     form: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
 ) -> None:
     """Answers a read-only query with DuckDB over the tables."""
-    from shardwright.metadata.catalog import format_result
-    from shardwright.metadata.catalog import query as answer
+    from shardwright.metadata.query import format_result
+    from shardwright.metadata.query import query as answer
     from shardwright.metadata.layout import opened
 
     if form not in ("table", "csv", "json"):

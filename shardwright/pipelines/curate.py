@@ -100,8 +100,6 @@ def _check_runner_keys(recipe: Recipe) -> None:
 
 
 def _check_apart(recipe: Recipe, output: Path) -> None:
-    if "://" in str(output) or str(output).startswith(("s3:/", "gs:/")):
-        raise UserError(f"--output {output}: name a local folder; object stores are not supported")
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {output}: is a file; name a folder")
     if "://" in recipe.source.uri or any(mark in recipe.source.uri for mark in "*?["):

@@ -12,8 +12,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from shardwright.errors import UserError
 
-# Worker processes take about two seconds to start; less work than this runs in the driver.
-_WORTH_WORKERS = 64_000_000
+# Worker processes take some seconds to start; less work than this runs in the driver.
+_WORTH_WORKERS = 256_000_000
 
 
 def check_beam_arguments(arguments: Sequence[str]) -> None:
@@ -95,6 +95,8 @@ def run_each(
 ) -> None:
     """Runs ``function`` over the elements as one Beam job and waits for it."""
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    # Worker processes share the cores already; the bits do not depend on it.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with beam.Pipeline(options=options) as pipeline:
         _ = (
             pipeline

@@ -229,7 +229,7 @@ def plan_job(
             planned.append(Planned(task.key, task.fingerprint, reuse))
             if reuse or _staged(layout, folder, task.name):
                 continue
-            line = canonical_json(asdict(task)).encode() + b"\n"
+            line = canonical_json(vars(task)).encode() + b"\n"
             plan.write(line)
             todo.append((offset, len(line)))
             todo_bytes += task.size

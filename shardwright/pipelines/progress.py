@@ -97,7 +97,8 @@ class StageProgress:
             TextColumn("{task.fields[rates]}"),
             TimeElapsedColumn(),
         )
-        with Progress(*columns, console=self._console, transient=True) as bar:
+        live = self._console.is_terminal
+        with Progress(*columns, console=self._console, transient=True, disable=not live) as bar:
             task = bar.add_task(self._name, total=todo, rates="")
             started = time.monotonic()
             records = size = 0

@@ -6,6 +6,7 @@ through ``shardwright.quality.sandbox``, where it can be killed.
 
 import functools
 import io
+import re
 import warnings
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from shardwright.quality.faults import Fault
 # FPX and MIC exist only where olefile happens to be installed.
 _NEVER_OPENED = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "FPX", "MIC"}
 _OUT_OF_MEMORY = "out of memory"
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # of an object, which differs between runs
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,11 @@ def _unidentified(data: bytes) -> Fault:
 
 
 def _fault(error: Exception) -> Fault:
-    message = " ".join(f"{error}".split())[:500] or type(error).__name__
+    # an object's address would differ between runs
+    message = (
+        re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(f"{error}".split()))[:500]
+        or type(error).__name__
+    )
     lowered = message.lower()
     if isinstance(error, MemoryError) or _OUT_OF_MEMORY in lowered:
         return Fault("decoder_memory", "the decoder ran out of memory")

@@ -53,7 +53,6 @@ class _Child:
     unsent: collections.deque[memoryview] = field(default_factory=collections.deque)
     received: bytearray = field(default_factory=bytearray)
     answered: int = 0
-    ends: bool = False
 
 
 class ImageDecoder:
@@ -161,8 +160,8 @@ class ImageDecoder:
             answer = _answer(reply)
             child.answered += 1
             flying.popleft().answer = answer
-            child.ends = isinstance(answer, Fault) and answer.reason == "decoder_memory"
-            if child.ends:
+            if isinstance(answer, Fault) and answer.reason == "decoder_memory":
+                # the child ends by itself; none of those behind is to blame
                 self._end(child)
                 self._resend(flying)
                 return
@@ -327,7 +326,11 @@ def _serve(decoder: str, max_pixels: int, seconds: float, memory_bytes: int) -> 
     decode = getattr(importlib.import_module(module), function)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     decode(b"", max_pixels)  # loads what the decoder loads at first use
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    if most != resource.RLIM_INFINITY:
+        memory_bytes = min(memory_bytes, most)
+    with contextlib.suppress(ValueError):  # macOS has no such limit
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _send_frame(replies, b"{}")
     nothing = os.open(os.devnull, os.O_RDWR)

@@ -95,8 +95,10 @@ def test_modes_give_the_pixels_they_should():
     assert pixel(Image.new("LA", (2, 2), (0, 51))) == (204, 204, 204)
     assert pixel(Image.new("RGB", (2, 2), (1, 2, 3)), transparency=(1, 2, 3)) == (255, 255, 255)
     assert pixel(Image.fromarray(np.full((2, 2), 0xABCD, np.uint16))) == (0xAB,) * 3
+    big = Image.frombytes("I;16B", (2, 2), bytes.fromhex("abcd" * 4))
+    assert pixel(big, "TIFF") == (0xAB,) * 3
     ramp = Image.fromarray(np.array([[-5, 5, 0]], np.int32))
-    assert list(decode_rgb(encoded(ramp, "TIFF")).getdata(0)) == [0, 255, 127]
+    assert np.asarray(decode_rgb(encoded(ramp, "TIFF")))[0, :, 0].tolist() == [0, 255, 127]
     first, second = Image.new("P", (2, 2), 0), Image.new("P", (2, 2), 1)
     for frame in (first, second):
         frame.putpalette([10, 20, 30, 200, 200, 200])

@@ -161,7 +161,7 @@ def test_files_of_one_language_lie_together():
 
     def csv_file():
         rows = [(rng.randrange(10**6), rng.random(), rng.choice(names)) for _ in range(400)]
-        return "id,score,name\n" + "\n".join("%d,%.4f,%s" % row for row in rows)
+        return "id,score,name\n" + "\n".join(f"{a},{b:.4f},{c}" for a, b, c in rows)
 
     groups = [python, [c_file() for _ in range(5)], [csv_file() for _ in range(5)]]
     rows = ENCODER.encode([text for group in groups for text in group])

@@ -100,6 +100,7 @@ def test_as_many_clusters_as_rows():
 def test_starts_from_distinct_rows():
     x = np.repeat(unit(np.eye(4)), 50, axis=0)
     for seed in range(20):
+        assert len(np.unique(x[kmeans._start(x, 4, seed)], axis=0)) == 4
         centroids = spherical_kmeans(x, 4, seed=seed)
         assert sorted(nearest(unit(np.eye(4)), centroids)[0].tolist()) == [0, 1, 2, 3]
 
@@ -125,6 +126,13 @@ def test_empty_clusters_are_filled_during_the_iterations(monkeypatch):
     monkeypatch.setattr(kmeans, "_start", lambda x, k, seed: np.zeros(k, dtype=np.int64))
     centroids = spherical_kmeans(x, 4, seed=0, iterations=30)
     assert np.bincount(nearest(x, centroids)[0], minlength=4).min() > 0
+
+
+def test_stops_when_no_label_changes(monkeypatch):
+    calls = []
+    monkeypatch.setattr(kmeans, "nearest", lambda *args: calls.append(1) or nearest(*args))
+    spherical_kmeans(blobs(), 6, seed=0, iterations=500)
+    assert 1 < len(calls) < 50
 
 
 def test_rows_that_cancel_keep_their_centroid():

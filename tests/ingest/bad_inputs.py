@@ -10,6 +10,7 @@ import stat
 import struct
 import subprocess
 import tarfile
+import warnings
 import zipfile
 import zlib
 from dataclasses import dataclass, field
@@ -127,7 +128,7 @@ def _code(folder: Path) -> Corpus:
     for name in ("file.py", "folder", "broken.py", "loop.py", "up", "out.py"):
         corpus.expected.append((f"link-{name}", "not_regular_file"))
     corpus.expected += [("pipe.py", "not_regular_file"), ("socket.py", "not_regular_file")]
-    corpus.expected.append((_abyss(folder), "unreadable"))
+    corpus.expected.append((abyss(folder), "unreadable"))
     (folder / "empty-folder").mkdir()
     return corpus
 
@@ -142,7 +143,7 @@ def _socket(folder: Path, name: str) -> None:
         os.close(descriptor)
 
 
-def _abyss(folder: Path) -> str:
+def abyss(folder: Path) -> str:
     """Folders in folders, too deep for any path to reach; returns the first out of reach."""
     name = "abyss" * 40
     here = os.open(folder, os.O_RDONLY)
@@ -253,7 +254,10 @@ def _images(folder: Path) -> Corpus:
 def zipped(*members: tuple[str | zipfile.ZipInfo, bytes]) -> bytes:
     """A zip archive."""
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+    with (
+        warnings.catch_warnings(action="ignore"),  # names that come twice are what we are after
+        zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
         for name, data in members:
             archive.writestr(name, data, zipfile.ZIP_DEFLATED)
     return out.getvalue()

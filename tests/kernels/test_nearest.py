@@ -100,6 +100,29 @@ def test_any_scale(metric, x_power, c_power, seed):
     check(x.astype(np.float32), c.astype(np.float32), metric)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(METRICS),
+    st.integers(-20, 20),
+    st.integers(-20, 20),
+    st.integers(0, 2**32 - 1),
+)
+def test_no_candidate_is_missed(metric, x_power, c_power, seed):
+    # exactly the first of the best float64 values of all pairs, among many near ties
+    rng = np.random.default_rng(seed)
+    near = rng.standard_normal((3, 17))[rng.integers(0, 3, 40)]
+    c = near * (1 + 1e-7 * rng.standard_normal((40, 17))) * 10.0**c_power
+    x = (near[:15] + 0.1 * rng.standard_normal((15, 17))) * 10.0**x_power
+    x, c = x.astype(np.float32), c.astype(np.float32)
+    index, value = nearest(x, c, metric)
+    rows, columns = np.divmod(np.arange(15 * 40), 40)
+    norms = cpu._norms(x)[rows], cpu._norms(c)[columns]
+    values = cpu._exact(x[rows], c[columns], *norms, metric).reshape(15, 40)
+    best = values.argmin(axis=1) if metric == "l2" else values.argmax(axis=1)
+    assert (index == best).all()
+    assert value.tobytes() == values[np.arange(15), best].tobytes()
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_largest_and_smallest_floats(metric):
     edge = np.array([np.finfo(np.float32).max, 1e-45, 1.0, 0.0], dtype=np.float32)

@@ -138,7 +138,12 @@ def recipe(modality: str, *, embedding: bool = True) -> dict[str, Any]:
 
 
 def build(
-    root: Path, modality: str = "code", *, count: int = 30, embedding: bool = True, keep: bool = True
+    root: Path,
+    modality: str = "code",
+    *,
+    count: int = 30,
+    embedding: bool = True,
+    keep: bool = True,
 ) -> Layout:
     """Writes a complete output folder of three parts (the second without rows).
 
@@ -359,9 +364,7 @@ def _hand_off(
     shards = write_table(
         layout, "shards", schemas.SHARDS, aligned(placed), origin("shard", inputs, size=100)
     )
-    whole = {
-        row["record_id"]: row | {"split": placed[row["record_id"]]["split"]} for row in kept
-    }
+    whole = {row["record_id"]: row | {"split": placed[row["record_id"]]["split"]} for row in kept}
     write_table(
         layout,
         "curated",

@@ -12,16 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from shardwright.pipelines.sources.listing import count_inputs, list_suffixed
 from shardwright.pipelines.sources.members import CORRUPTION, Member, MemberError
 from shardwright.pipelines.sources.names import Globs, folder_label, shown
-from shardwright.pipelines.sources.storage import (
-    IsNoFileError,
-    count_inputs,
-    explain,
-    list_suffixed,
-    open_file,
-    too_large,
-)
+from shardwright.pipelines.sources.storage import IsNoFileError, explain, open_file, too_large
 from shardwright.pipelines.sources.tars import tar_members
 from shardwright.pipelines.sources.types import Input, Refusal, Unit
 from shardwright.pipelines.sources.zips import zip_members

@@ -4,8 +4,9 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from shardwright.pipelines.sources.listing import list_files
 from shardwright.pipelines.sources.names import Globs, folder_label
-from shardwright.pipelines.sources.storage import list_files, read_file
+from shardwright.pipelines.sources.storage import read_file
 from shardwright.pipelines.sources.types import Input, Refusal, Unit
 
 

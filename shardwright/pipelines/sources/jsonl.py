@@ -10,15 +10,10 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 from shardwright.pipelines.sources.columns import Columns, MissingColumnError
+from shardwright.pipelines.sources.listing import count_inputs, list_suffixed
 from shardwright.pipelines.sources.members import CORRUPTION
 from shardwright.pipelines.sources.names import Globs
-from shardwright.pipelines.sources.storage import (
-    IsNoFileError,
-    count_inputs,
-    explain,
-    list_suffixed,
-    open_file,
-)
+from shardwright.pipelines.sources.storage import IsNoFileError, explain, open_file
 from shardwright.pipelines.sources.types import Input, Refusal, Unit
 
 _PLAIN = (".jsonl", ".ndjson", ".json")

@@ -2,7 +2,10 @@
 
 import functools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from shardwright.errors import UserError
 
 _MAGIC = re.compile(r"[*?\[]")
 
@@ -88,9 +91,14 @@ def _is_plain_suffix(text: str) -> bool:
     return text.startswith(".") and "/" not in text and text.isascii() and not has_magic(text)
 
 
-def _compiled(patterns: "list[str] | tuple[str, ...]") -> re.Pattern[str] | None:
+def _compiled(patterns: Sequence[str]) -> re.Pattern[str] | None:
     if not patterns:
         return None
+    for pattern in patterns:
+        try:
+            re.compile(_expression(pattern))
+        except re.error as error:
+            raise UserError(f"source pattern {pattern!r} is no glob: {error.msg}") from None
     return re.compile("|".join(map(_expression, patterns)), re.IGNORECASE | re.DOTALL)
 
 

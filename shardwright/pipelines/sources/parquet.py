@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shardwright.pipelines.sources.columns import Columns, MissingColumnError
+from shardwright.pipelines.sources.listing import list_suffixed
 from shardwright.pipelines.sources.names import Globs
-from shardwright.pipelines.sources.storage import IsNoFileError, explain, list_suffixed, open_file
+from shardwright.pipelines.sources.storage import IsNoFileError, explain, open_file
 from shardwright.pipelines.sources.types import Input, Refusal, Unit
 
 SUFFIXES = (".parquet", ".pq")

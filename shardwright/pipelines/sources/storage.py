@@ -1,4 +1,4 @@
-"""Opening and listing what a uri names, on this machine or on any of Beam's filesystems.
+"""Opening and reading what a name names, on this machine or on any of Beam's filesystems.
 
 A local name is a path, in which undecodable bytes are kept by surrogate escapes; a remote one has
 a scheme. Local files are opened without following links and without waiting for a pipe's other
@@ -7,21 +7,19 @@ something else between listing and reading does no harm.
 """
 
 import errno
-import itertools
 import os
 import re
 import stat
 import urllib.parse
-from collections.abc import Iterator
-from dataclasses import replace
 from typing import BinaryIO
 
 from shardwright.errors import UserError
-from shardwright.pipelines.sources.names import Globs, has_magic, shown, split_glob
-from shardwright.pipelines.sources.types import Refusal, Source, Unit
+from shardwright.pipelines.sources.names import shown
+from shardwright.pipelines.sources.types import Refusal
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _NO_FILE = {errno.ELOOP, errno.ENXIO, errno.ENODEV}
 
 
@@ -38,43 +36,6 @@ def local_path(uri: str) -> str:
     if host not in ("", "localhost"):
         raise UserError(f"source.uri {uri!r} names the host {host!r}; write file:///path")
     return urllib.parse.unquote(slash + path, errors="surrogateescape")
-
-
-def list_files(uri: str, globs: Globs) -> Iterator[Unit]:
-    """Lists the wanted files of a uri, in the order of their paths' components.
-
-    Links, pipes, sockets, devices and folders that cannot be listed come as units with a problem,
-    for they are inputs too. Links are never followed, except for the uri itself.
-
-    Args:
-        uri: A folder, a file or a glob.
-        globs: What is wanted of it, by the path relative to the uri's folder.
-
-    Raises:
-        UserError: The uri names nothing, or nothing that can be listed.
-    """
-    if uri.startswith("file://") or not is_remote(uri):
-        return _list_local(uri, globs)
-    return _list_remote(uri, globs)
-
-
-def list_suffixed(uri: str, globs: Globs, suffixes: tuple[str, ...]) -> Iterator[Unit]:
-    """Lists the files that end so; a uri that names one file needs no suffix."""
-    own = uri.rstrip("/").rpartition("/")[2]
-    for unit in list_files(uri, globs):
-        if unit.path.lower().endswith(suffixes) or unit.path == own:
-            yield unit
-
-
-def count_inputs(files: Iterator[Unit], limit: int, source: Source) -> Iterator[Unit]:
-    """Cuts a listing off after so many inputs, where only reading tells how many a file holds."""
-    for unit in files:
-        count = sum(1 for _ in itertools.islice(source.read([unit]), limit))
-        if count:
-            yield replace(unit, take=count)
-        limit -= count
-        if limit <= 0:
-            return
 
 
 def open_file(location: str) -> BinaryIO:
@@ -137,9 +98,11 @@ def too_large(path: str, size: int | None, max_bytes: int) -> Refusal:
 
 
 def explain(error: BaseException) -> str:
-    """One line for what went wrong, without the names of this machine's folders."""
+    """One line for what went wrong, the same in every run and on every machine."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"  # how Python says it depends on where it noticed
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(shown(str(text)).split())[:500]
+    return _ADDRESS.sub("", " ".join(shown(str(text)).split()))[:500]
 
 
 def _open_local(path: str) -> tuple[int, int]:
@@ -153,11 +116,12 @@ def _open_local(path: str) -> tuple[int, int]:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
-        raise IsNoFileError(f"{_kind(status.st_mode)}, and no file")
+        raise IsNoFileError(f"{kind_of(status.st_mode)}, and no file")
     return descriptor, status.st_size
 
 
-def _kind(mode: int) -> str:
+def kind_of(mode: int) -> str:
+    """What a mode of ``stat`` says that a name is."""
     kinds = (
         (stat.S_ISLNK, "a link"),
         (stat.S_ISDIR, "a folder"),
@@ -167,136 +131,3 @@ def _kind(mode: int) -> str:
         (stat.S_ISBLK, "a device"),
     )
     return next((kind for test, kind in kinds if test(mode)), "something unknown")
-
-
-def _list_local(uri: str, globs: Globs) -> Iterator[Unit]:
-    path = local_path(uri)
-    named: Globs | None = None
-    if has_magic(path) and not os.path.lexists(path):
-        path, pattern = split_glob(path)
-        path = path or ("/" if uri.startswith("/") or uri.startswith("file:") else ".")
-        named = Globs((pattern,))
-    # the uri may be a link; what is below it may not
-    root = os.path.realpath(path)
-    try:
-        status = os.stat(root)
-        if stat.S_ISDIR(status.st_mode):
-            os.scandir(root).close()
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"source.uri {uri!r}: {explain(error)}; name a folder, a file or a glob that is there"
-        ) from None
-    if stat.S_ISDIR(status.st_mode):
-        return _walk(root, globs, named)
-    name = os.path.basename(path.rstrip("/"))
-    return iter([_local_unit(shown(name), root, status)] if globs.wants(shown(name)) else [])
-
-
-def _walk(root: str, globs: Globs, named: Globs | None) -> Iterator[Unit]:
-    """Walks a folder, one folder's names in memory per level."""
-    # per level: names still to come, the folder's location, its shown path, its fault
-    top = _entries(root)
-    assert isinstance(top, list)  # the caller has just opened it
-    stack = [(top, root, "", False)]
-    while stack:
-        entries, folder, prefix, doubtful = stack[-1]
-        if not entries:
-            stack.pop()
-            continue
-        name, kind, clash = entries.pop()
-        path = prefix + shown(name)
-        location = f"{folder.rstrip('/')}/{name}"
-        if kind == "folder":
-            if globs.skips_folder(path):
-                continue
-            below = _entries(location)
-            if isinstance(below, list):
-                stack.append((below, location, f"{path}/", doubtful or clash))
-            else:
-                yield Unit(path, location, 0, "", ("unreadable", f"a folder: {below}"))
-            continue
-        if not globs.wants(path) or not (named is None or named.wants(path)):
-            continue
-        try:
-            status = os.lstat(location)
-        except OSError as error:
-            yield Unit(path, location, 0, "", ("unreadable", explain(error)))
-            continue
-        if doubtful or clash:
-            yield _local_unit(
-                path,
-                location,
-                status,
-                ("duplicate_path", "another name that is no UTF-8 is shown just like this one"),
-            )
-        else:
-            yield _local_unit(path, location, status)
-
-
-def _entries(folder: str) -> list[tuple[str, str, bool]] | str:
-    """A folder's names in falling order (the next one is popped from the end).
-
-    Each with ``folder`` or ``file`` and whether an earlier name is shown alike. Or what went
-    wrong.
-    """
-    try:
-        with os.scandir(folder) as entries:
-            found = [
-                (entry.name, "folder" if entry.is_dir(follow_symlinks=False) else "file")
-                for entry in entries
-            ]
-    except OSError as error:
-        return explain(error)
-    found.sort(key=lambda entry: os.fsencode(entry[0]))
-    seen: set[tuple[str, str]] = set()
-    plain = all(name.isascii() for name, _ in found) or all(shown(n) == n for n, _ in found)
-    result = []
-    for name, kind in found:
-        clash = False
-        if not plain:
-            key = (shown(name), kind)
-            clash = key in seen
-            seen.add(key)
-        result.append((name, kind, clash))
-    result.reverse()
-    return result
-
-
-def _local_unit(
-    path: str, location: str, status: os.stat_result, problem: tuple[str, str] | None = None
-) -> Unit:
-    if problem is None and not stat.S_ISREG(status.st_mode):
-        problem = ("not_regular_file", f"{_kind(status.st_mode)}, and no file")
-    state = f"{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
-    size = status.st_size if stat.S_ISREG(status.st_mode) else 0
-    return Unit(path, location, size, state, problem)
-
-
-def _list_remote(uri: str, globs: Globs) -> Iterator[Unit]:
-    from apache_beam.io.filesystem import BeamIOError
-    from apache_beam.io.filesystems import FileSystems
-
-    named: Globs | None = None
-    base = uri.rstrip("/")
-    try:
-        found = FileSystems.match([base])[0].metadata_list if not has_magic(base) else []
-        if found:
-            base = base.rpartition("/")[0]
-        else:
-            if has_magic(base):
-                base, pattern = split_glob(base)
-                named = Globs((pattern,))
-            found = FileSystems.match([f"{base}/**"])[0].metadata_list
-    except (BeamIOError, ValueError, OSError, ImportError) as error:
-        raise UserError(f"source.uri {uri!r} cannot be listed: {explain(error)}") from None
-    if not found:
-        raise UserError(f"source.uri {uri!r} names no file; name a folder, a file or a glob")
-    found.sort(key=lambda metadata: metadata.path.split("/"))
-    for metadata in found:
-        path = shown(metadata.path[len(base) + 1 :])
-        if path.endswith("/") or not path:
-            continue  # an object that stands for a folder
-        if globs.wants(path) and (named is None or named.wants(path)):
-            size = metadata.size_in_bytes
-            state = f"{size}:{metadata.last_updated_in_seconds}"
-            yield Unit(path, metadata.path, size, state)

@@ -52,4 +52,8 @@ def run_index(run: Run, progress: StageProgress) -> None:
         files.append(ListedFile(ids.name, written.bytes, written.sha256, written.rows, "parquet"))
     origin = run.origin("index", VERSION, parameters, [embeddings], started)
     write_file_list(layout.indexes, work, origin, files)
+    named = {"_manifest.json", *(file.path for file in files)}
+    for path in layout.indexes.iterdir():
+        if path.name not in named:  # what a run that was cut off left
+            path.unlink()
     progress.parts = 1

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from shardwright.errors import DataError
@@ -68,7 +68,7 @@ def plan(run: Run) -> Iterator[Task]:
     del settings["limit"]  # it shows in the units
     del settings["limits"]["reject_threshold"], settings["limits"]["part_bytes"]
     for key, units in plan_parts(source.units(run.limit), recipe.limits.part_bytes):
-        listed = [asdict(unit) for unit in units]
+        listed = [vars(unit) for unit in units]
         identity = [{k: v for k, v in unit.items() if k != "location"} for unit in listed]
         yield Task(
             key,

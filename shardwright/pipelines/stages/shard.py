@@ -51,7 +51,7 @@ _SAMPLE_COLUMNS = {
     "image": ("record_id", "image", "path", "label", "format", "width", "height"),
 }
 # Samples that a worker groups by shard at a time; a part larger than this leaves several files.
-_GROUPED_BYTES = 128_000_000
+_GROUPED_BYTES = 64_000_000
 
 
 @dataclass(frozen=True)

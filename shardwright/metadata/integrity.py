@@ -1,0 +1,219 @@
+"""Whether files, manifests and metadata are what they say they are, whatever the rows hold."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from shardwright.errors import DataError
+from shardwright.metadata.croissant import files_of
+from shardwright.metadata.filelist import FileList, read_file_list
+from shardwright.metadata.files import sha256_file
+from shardwright.metadata.layout import TABLES, Layout
+from shardwright.metadata.manifest import MANIFEST, Manifest, Origin, Part
+
+
+def table_faults(layout: Layout, name: str) -> tuple[Manifest | None, list[str]]:
+    """Holds a table's folder against its manifest.
+
+    Returns:
+        The manifest, where there is a readable one, and the faults.
+    """
+    folder = layout.table(name)
+    place = f"tables/{name}"
+    if not folder.exists():
+        return None, []
+    try:
+        manifest = layout.manifest(name)
+        if manifest is None:
+            return None, [f"{place}: files without a manifest; run the curation again"]
+        return manifest, list(_manifest_faults(manifest, place))
+    except DataError as error:
+        return None, [_relative(layout, str(error))]
+
+
+def _relative(layout: Layout, message: str) -> str:
+    return message.removeprefix(f"{layout.root}/")
+
+
+def _manifest_faults(manifest: Manifest, place: str) -> Iterator[str]:
+    named = {MANIFEST, *manifest.leaf_names()}
+    content = hashlib.sha256(manifest.schema.to_string().encode())
+    rows = size = count = 0
+    for part in manifest.parts():
+        rows, size, count = rows + part.rows, size + part.bytes, count + 1
+        content.update(f"{part.key} {part.rows} {part.sha256}\n".encode())
+        if part.file is not None:
+            named.add(part.file)
+            yield from _part_faults(manifest, part, f"{place}/{part.file}")
+        elif part.rows:
+            yield f"{place}/{MANIFEST}: part {part.key} has {part.rows} rows and no file"
+    for what, said, found in (
+        ("rows", manifest.rows, rows),
+        ("bytes", manifest.bytes, size),
+        ("parts", manifest.count, count),
+        ("content_sha256", manifest.content_sha256, content.hexdigest()),
+    ):
+        if said != found:
+            yield f"{place}/{MANIFEST}: says {what} {said}, its parts add up to {found}"
+    for path in sorted(manifest.folder.iterdir()):
+        if path.name not in named:
+            yield f"{place}/{path.name}: not named by the manifest"
+
+
+def _part_faults(manifest: Manifest, part: Part, place: str) -> Iterator[str]:
+    assert part.file is not None
+    path = manifest.folder / part.file
+    damaged = _file_fault(path, part.bytes, part.sha256)
+    if damaged is not None:
+        yield f"{place}: {damaged}"
+        return
+    try:
+        with pq.ParquetFile(path) as file:
+            schema, rows = file.schema_arrow, file.metadata.num_rows
+    except (pa.ArrowInvalid, OSError) as error:
+        yield f"{place}: no readable Parquet ({' '.join(str(error).split())})"
+        return
+    if not schema.equals(manifest.schema):
+        differing = [
+            field.name
+            for field in manifest.schema
+            if schema.get_field_index(field.name) < 0 or not schema.field(field.name).equals(field)
+        ]
+        differing += [name for name in schema.names if name not in manifest.schema.names]
+        yield f"{place}: schema differs from the manifest's in {', '.join(differing) or 'order'}"
+    if rows != part.rows:
+        yield f"{place}: holds {rows} rows, the manifest says {part.rows}"
+
+
+def _file_fault(path: Path, size: int, sha256: str) -> str | None:
+    if not path.is_file():
+        return "missing"
+    found = path.stat().st_size
+    if found != size:
+        return f"holds {found} bytes, the manifest says {size}"
+    actual = sha256_file(path)
+    return None if actual == sha256 else f"sha256 is {actual}, the manifest says {sha256}"
+
+
+def strange_tables(layout: Layout) -> Iterator[str]:
+    """Faults of what lies among the tables and is none."""
+    folder = layout.root / "tables"
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.name not in TABLES:
+            yield f"tables/{path.name}: no table of that name"
+
+
+def folder_faults(folder: Path) -> tuple[FileList | None, list[str]]:
+    """Holds a folder of shards or indexes against its manifest."""
+    if not folder.exists():
+        return None, []
+    try:
+        listed = read_file_list(folder)
+    except DataError as error:
+        return None, [str(error).removeprefix(f"{folder.parent}/")]
+    if listed is None:
+        return None, [f"{folder.name}: files without a manifest; run the curation again"]
+    faults = []
+    named = {MANIFEST}
+    for file in listed.files:
+        named.add(file.path)
+        fault = _file_fault(folder / file.path, file.bytes, file.sha256)
+        if fault is not None:
+            faults.append(f"{folder.name}/{file.path}: {fault}")
+    for path in sorted(folder.rglob("*")):
+        below = path.relative_to(folder).as_posix()
+        if path.is_file() and below not in named:
+            faults.append(f"{folder.name}/{below}: not named by the manifest")
+    return listed, faults
+
+
+def lineage_faults(layout: Layout) -> Iterator[str]:
+    """Faults of tables and folders that were made from other tables than those of now."""
+    origins: dict[str, Origin] = {}
+    content: dict[str, str] = {}
+    for name in TABLES:
+        try:
+            manifest = layout.manifest(name)
+        except DataError:
+            continue
+        if manifest is not None:
+            origins[f"tables/{name}"] = manifest.origin
+            content[name] = manifest.content_sha256
+    for folder in (layout.indexes, layout.shards):
+        try:
+            listed = read_file_list(folder)
+        except DataError:
+            continue
+        if listed is not None:
+            origins[folder.name] = listed.origin
+    for place, origin in origins.items():
+        for table, sha256 in origin.inputs.items():
+            if table not in content and table in TABLES:
+                yield f"{place}: made from {table}, which is not there any more"
+            elif table in content and content[table] != sha256:
+                yield (
+                    f"{place}: stale, made from {table} {sha256[:16]} and it is now "
+                    f"{content[table][:16]}; run stage {origin.stage!r} again"
+                )
+
+
+def croissant_faults(layout: Layout) -> Iterator[str]:
+    """Faults of ``croissant.json``: absent, invalid, or of other files and counts."""
+    if not layout.croissant.exists():
+        yield "croissant.json: missing, so the curation is not complete; run it to its end"
+        return
+    try:
+        metadata = json.loads(layout.croissant.read_bytes())
+        listed = {
+            item["contentUrl"]: (item["contentSize"], item["sha256"])
+            for item in metadata["distribution"]
+            if item["@type"] == "cr:FileObject"
+        }
+        counts = {item["@id"]: _count(item) for item in metadata["recordSet"]}
+    except (ValueError, KeyError, TypeError) as error:
+        yield f"croissant.json: damaged ({type(error).__name__}: {error}); run the curation again"
+        return
+    yield from _invalid(layout.croissant)
+    try:
+        present = {path: (f"{size} B", sha256) for path, size, sha256, _ in files_of(layout)}
+        rows = {name: layout.manifest(name) for name in ("records", "rejects", *counts)}
+    except DataError:
+        return
+    for path in sorted(present.keys() | listed.keys()):
+        if path not in listed:
+            yield f"croissant.json: does not list {path}"
+        elif path not in present:
+            yield f"croissant.json: lists {path}, which no manifest names"
+        elif listed[path] != present[path]:
+            yield f"croissant.json: gives {path} another size or sha256 than its manifest"
+    accepted, refused = rows["records"], rows["rejects"]
+    for name, count in counts.items():
+        manifest = rows[name]
+        said = manifest.rows if manifest is not None else None
+        if name == "accounting" and accepted is not None and refused is not None:
+            said = accepted.rows + refused.rows
+        if said is not None and said != count:
+            yield f"croissant.json: {name} counts {count}, the tables hold {said}"
+
+
+def _count(record_set: dict[str, Any]) -> int:
+    """Rows of a record set, or for the accounting the inputs that it adds up to."""
+    if "data" in record_set:
+        return sum(int(row["accounting/records"]) for row in record_set["data"])
+    return int(record_set["annotation"]["value"])
+
+
+def _invalid(path: Path) -> Iterator[str]:
+    import mlcroissant
+
+    try:
+        mlcroissant.Dataset(jsonld=str(path))
+    except mlcroissant.ValidationError as error:
+        for line in str(error).splitlines():
+            if line.strip().startswith("-"):
+                yield f"croissant.json: invalid: {line.strip().removeprefix('-').strip()}"

@@ -1,0 +1,317 @@
+"""Checks a curation against itself: files, rows, accounting, lineage and metadata.
+
+Files come first. What compares rows runs only where the tables that it reads are sound, so that
+one damaged file is one line and not twenty.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from shardwright.metadata.catalog import connect, name_parts, quoted, scan
+from shardwright.metadata.filelist import FileList
+from shardwright.metadata.integrity import (
+    croissant_faults,
+    folder_faults,
+    lineage_faults,
+    strange_tables,
+    table_faults,
+)
+from shardwright.metadata.layout import TABLES, Layout
+from shardwright.metadata.manifest import Manifest
+from shardwright.metadata.schemas import record_id
+from shardwright.metadata.tables import read_batches
+
+_NEEDED = ("records", "rejects", "lookup", "decisions", "shards", "curated")
+# Records whose contents are held at a time.
+_ROWS = 64
+
+
+def verify(layout: Layout) -> list[str]:
+    """Every fault of a curation, one line each; none when all is as the manifests say.
+
+    Re-hashes all files, so it takes as long as reading them. Memory holds a few records and what
+    DuckDB needs to compare ids, which spills.
+    """
+    faults: list[str] = []
+    sound: dict[str, Manifest] = {}
+    for name in TABLES:
+        manifest, found = table_faults(layout, name)
+        faults += found
+        if manifest is not None and not found:
+            sound[name] = manifest
+        if name in _NEEDED and manifest is None and not found:
+            faults.append(f"tables/{name}: no such table; run the curation to its end")
+    faults += strange_tables(layout)
+    listed, found = folder_faults(layout.shards)
+    if listed is None and not found:
+        found = ["shards: no shards; run the curation to its end"]
+    faults += found
+    shards = listed if not found else None
+    listed, found = folder_faults(layout.indexes)
+    faults += found
+    index = listed if not found else None
+    for name in ("records", "curated"):
+        if name in sound:
+            faults += _content_faults(sound[name])
+    faults += lineage_faults(layout)
+    faults += _width_faults(sound)
+    with connect(layout, tables=tuple(sound)) as connection:
+        faults += _row_faults(connection, sound)
+        if "records" in sound and "lookup" in sound:
+            faults += _lookup_faults(connection, sound["records"])
+        if index is not None and "embeddings" in sound:
+            faults += _index_faults(connection, index)
+        if shards is not None and "shards" in sound:
+            faults += _shard_faults(connection, shards)
+    faults += croissant_faults(layout)
+    return faults
+
+
+def _content_faults(manifest: Manifest) -> Iterator[str]:
+    """Re-hashes each record's name and content; one line per part and kind of fault."""
+    blob = "content" if "content" in manifest.schema.names else "image"
+    columns = ["record_id", "source", "path", "content_sha256", "bytes", blob]
+    for part in manifest.parts():
+        if part.file is None:
+            continue
+        wrong: dict[str, list[str]] = {}
+        for batch in read_batches(manifest.folder / part.file, columns, rows=_ROWS):
+            for row in batch.to_pylist():
+                data = row[blob].encode() if isinstance(row[blob], str) else row[blob]
+                for problem, holds in (
+                    (
+                        "record_id is not the hash of source and path",
+                        row["record_id"] == record_id(row["source"], row["path"]),
+                    ),
+                    (
+                        f"content_sha256 is not the hash of {blob}",
+                        row["content_sha256"] == hashlib.sha256(data).hexdigest(),
+                    ),
+                ):
+                    if not holds:
+                        wrong.setdefault(problem, []).append(row["record_id"])
+        for problem, ids in wrong.items():
+            yield (
+                f"tables/{manifest.table}/{part.file}: {len(ids)} rows: {problem}, first {ids[0]}"
+            )
+
+
+def _width_faults(sound: Mapping[str, Manifest]) -> Iterator[str]:
+    widths = {}
+    for name in ("embeddings", "centroids"):
+        if name in sound:
+            kind = sound[name].schema.field("vector").type
+            if not pa.types.is_fixed_size_list(kind):
+                yield f"tables/{name}: vector is {kind}, no list of fixed size"
+            else:
+                widths[name] = kind.list_size
+    if len(set(widths.values())) > 1:
+        yield (
+            f"tables/centroids: vectors of width {widths['centroids']}, those of embeddings have "
+            f"{widths['embeddings']}"
+        )
+
+
+@dataclass(frozen=True)
+class _Check:
+    """A query for what must not be: rows of one text column that names them."""
+
+    table: str
+    needs: tuple[str, ...]
+    problem: str
+    query: str
+
+
+def _unique(table: str, columns: str = "record_id") -> _Check:
+    return _Check(
+        table,
+        (),
+        "more than one row of a record",
+        f"SELECT record_id FROM {table} GROUP BY {columns} HAVING count(*) > 1",
+    )
+
+
+def _missing(table: str, problem: str, other: str, of: str) -> _Check:
+    """Records of ``of`` that ``table`` lacks."""
+    return _Check(
+        table,
+        (other,),
+        problem,
+        f"SELECT record_id FROM ({of}) ANTI JOIN {table} USING (record_id)",
+    )
+
+
+_KEPT = "SELECT record_id FROM decisions WHERE keep"
+_CHECKS = (
+    *(
+        _unique(name)
+        for name in (
+            *("records", "lookup", "filter_scores", "embeddings", "clusters", "scores"),
+            *("score_explanations", "decisions", "shards", "curated"),
+        )
+    ),
+    _unique("duplicates", "record_id, kind"),
+    *(
+        _Check(
+            name,
+            ("records",),
+            "rows of no record",
+            f"SELECT record_id FROM {name} ANTI JOIN records USING (record_id)",
+        )
+        for name in (
+            *("lookup", "filter_scores", "duplicates", "embeddings", "clusters", "scores"),
+            *("score_explanations", "decisions", "shards", "curated"),
+        )
+    ),
+    _missing("decisions", "records without a decision", "records", "FROM records"),
+    _missing("lookup", "records that it does not hold", "records", "FROM records"),
+    _missing("curated", "kept records that it does not hold", "decisions", _KEPT),
+    _missing("shards", "kept records that it does not hold", "decisions", _KEPT),
+    *(
+        _Check(
+            name,
+            ("decisions",),
+            "records that are not kept",
+            f"SELECT record_id FROM {name} ANTI JOIN ({_KEPT}) USING (record_id)",
+        )
+        for name in ("curated", "shards")
+    ),
+    _Check(
+        "decisions",
+        (),
+        "keep and stage contradict each other",
+        "SELECT record_id FROM decisions WHERE keep <> (stage = 'keep')",
+    ),
+    _Check(
+        "curated",
+        ("shards",),
+        "another split than in shards",
+        "SELECT record_id FROM curated JOIN shards USING (record_id) "
+        "WHERE curated.split <> shards.split",
+    ),
+    _Check(
+        "curated",
+        ("records",),
+        "other source, path, size or content than in records",
+        "SELECT record_id FROM curated AS c JOIN records AS r USING (record_id) WHERE "
+        "(c.source, c.path, c.bytes, c.content_sha256) <> "
+        "(r.source, r.path, r.bytes, r.content_sha256)",
+    ),
+    _Check(
+        "rejects",
+        ("records",),
+        "inputs that are records too",
+        "SELECT path AS record_id FROM rejects SEMI JOIN records USING (source, path)",
+    ),
+    _Check(
+        "clusters",
+        ("centroids",),
+        "clusters without a centroid",
+        "SELECT record_id FROM clusters ANTI JOIN centroids USING (cluster)",
+    ),
+    _Check(
+        "embeddings",
+        (),
+        "vectors that are not finite",
+        "SELECT record_id FROM embeddings WHERE len(list_filter(vector::FLOAT[], "
+        "lambda v: v IS NULL OR NOT isfinite(v))) > 0",
+    ),
+    _Check(
+        "shards",
+        (),
+        "shards whose positions are not 0, 1, 2, ...",
+        "SELECT split || '/' || shard AS record_id FROM shards GROUP BY split, shard "
+        "HAVING min(position) <> 0 OR max(position) + 1 <> count(*) "
+        "OR count(DISTINCT position) <> count(*)",
+    ),
+)
+
+
+def _row_faults(
+    connection: duckdb.DuckDBPyConnection, sound: Mapping[str, Manifest]
+) -> Iterator[str]:
+    for check in _CHECKS:
+        if sound.keys() >= {check.table, *check.needs}:
+            yield from _found(connection, f"tables/{check.table}", check.problem, check.query)
+
+
+def _found(
+    connection: duckdb.DuckDBPyConnection, place: str, problem: str, query: str
+) -> Iterator[str]:
+    row = connection.execute(f"SELECT count(*), min(record_id) FROM ({query})").fetchall()[0]
+    if row[0]:
+        yield f"{place}: {row[0]} {problem}, first {row[1]}"
+
+
+def _lookup_faults(connection: duckdb.DuckDBPyConnection, records: Manifest) -> Iterator[str]:
+    name_parts(connection, records)
+    yield from _found(
+        connection,
+        "tables/lookup",
+        "records that stand elsewhere",
+        f"SELECT l.record_id FROM lookup AS l JOIN {scan(records, positions=True)} AS r "
+        "USING (record_id) JOIN part_files AS f USING (filename) "
+        "WHERE l.part <> f.part OR l.row <> r.file_row_number",
+    )
+
+
+def _index_faults(connection: duckdb.DuckDBPyConnection, index: FileList) -> Iterator[str]:
+    """The ids of an index are those of the embeddings."""
+    for file in index.files:
+        if file.format != "parquet":
+            continue
+        ids = f"read_parquet({quoted(str(index.folder / file.path))})"
+        place = f"indexes/{file.path}"
+        for problem, query in (
+            ("ids twice", f"SELECT record_id FROM {ids} GROUP BY ALL HAVING count(*) > 1"),
+            ("ids without a vector", f"FROM {ids} ANTI JOIN embeddings USING (record_id)"),
+            (
+                "vectors without an id",
+                f"SELECT record_id FROM embeddings ANTI JOIN {ids} AS i USING (record_id)",
+            ),
+        ):
+            yield from _found(connection, place, problem, query)
+
+
+def _shard_faults(connection: duckdb.DuckDBPyConnection, listed: FileList) -> Iterator[str]:
+    """The shard files, their indexes and the table ``shards`` count the same samples."""
+    samples = {
+        f"{split}/shard.{shard:05d}.mds": count
+        for split, shard, count in connection.execute(
+            "SELECT split, shard, count(*) FROM shards GROUP BY ALL"
+        ).fetchall()
+    }
+    indexed: dict[str, int] = {}
+    files: dict[str, int] = {}
+    for file in listed.files:
+        if file.format == "json":
+            try:
+                indexed |= _indexed(listed.folder / file.path, file.path)
+            except (ValueError, KeyError, TypeError) as error:
+                yield f"shards/{file.path}: no readable index ({type(error).__name__}: {error})"
+        elif file.format == "mds":
+            files[file.path] = file.rows
+    for name in sorted(samples.keys() | indexed.keys() | files.keys()):
+        counts = (samples.get(name, 0), indexed.get(name, 0), files.get(name, 0))
+        if len(set(counts)) > 1:
+            yield (
+                f"shards/{name}: {counts[0]} samples in table shards, {counts[1]} in its index, "
+                f"{counts[2]} in the manifest"
+            )
+
+
+def _indexed(path: Path, name: str) -> dict[str, int]:
+    """Samples of each shard file that an MDS index lists."""
+    index: dict[str, Any] = json.loads(path.read_bytes())
+    split = name.rpartition("/")[0]
+    return {
+        f"{split}/{shard['raw_data']['basename']}": int(shard["samples"])
+        for shard in index["shards"]
+    }

@@ -1,0 +1,117 @@
+"""Distributions as inline SVG that takes its colours from the page, light or dark."""
+
+import io
+import re
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from shardwright.service.measures import Distribution
+from shardwright.service.text import shown
+
+# Stand-ins that become the page's colours.
+_INK, _ALL, _KEPT, _MARK, _GRID = "#010101", "#020202", "#030303", "#040404", "#050505"
+_VARIABLES = {
+    _INK: "var(--soft)",
+    _ALL: "var(--before)",
+    _KEPT: "var(--after)",
+    _MARK: "var(--mark)",
+    _GRID: "var(--line)",
+}
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "shardwright",
+    "font.family": "sans-serif",
+    "font.size": 9.5,
+    "axes.edgecolor": _GRID,
+    "axes.labelcolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "text.color": _INK,
+    "text.parse_math": False,
+}
+
+
+def picture(distribution: Distribution) -> str:
+    """An ``<svg>`` element. Its ids begin with the distribution's key."""
+    with matplotlib.rc_context(_STYLE):
+        rows = len(distribution.names or ())
+        figure = Figure(figsize=(5.0, 0.9 + 0.29 * rows if rows else 2.6), layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        if distribution.names is not None:
+            _categories(axes, distribution)
+        else:
+            _histogram(axes, distribution)
+        for side in ("top", "right", "left"):
+            axes.spines[side].set_visible(False)
+        axes.tick_params(length=0, pad=6)
+        axes.set_axisbelow(True)
+        out = io.StringIO()
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+    return _inline(out.getvalue(), distribution)
+
+
+def _histogram(axes: Axes, distribution: Distribution) -> None:
+    edges = np.asarray(distribution.edges, dtype=np.float64)
+    for series, colour in zip(distribution.series, (_ALL, _KEPT), strict=True):
+        axes.stairs(np.asarray(series.counts), edges, fill=True, color=colour, linewidth=0)
+    for _, value in distribution.marks:
+        axes.axvline(value, color=_MARK, linewidth=1.4, linestyle=(0, (4, 3)), zorder=5)
+    if distribution.logarithmic:
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(FuncFormatter(_size))
+        axes.minorticks_off()
+    axes.set_xlim(edges[0], edges[-1])
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.yaxis.set_major_formatter(FuncFormatter(_count))
+    axes.grid(axis="y", color=_GRID, linewidth=0.7)
+    axes.set_xlabel(distribution.unit)
+
+
+def _categories(axes: Axes, distribution: Distribution) -> None:
+    names = [shown(name, 24) for name in distribution.names or ()]
+    places = np.arange(len(names))
+    for series, colour in zip(distribution.series, (_ALL, _KEPT), strict=True):
+        axes.barh(places, series.counts, 0.66, color=colour, linewidth=0)
+    axes.set_yticks(places, names)
+    axes.invert_yaxis()
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(_count))
+    axes.grid(axis="x", color=_GRID, linewidth=0.7)
+    axes.set_xlabel(distribution.unit)
+
+
+def _size(value: float, _place: object = None) -> str:
+    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if value >= factor:
+            return f"{value / factor:.3g} {unit}"
+    return f"{value:.0f} B" if value >= 1 else "0"
+
+
+def _count(value: float, _place: object = None) -> str:
+    for unit, factor in (("M", 1e6), ("k", 1e3)):
+        if value >= factor:
+            return f"{value / factor:.3g}{unit}"
+    return f"{value:.0f}"
+
+
+def _inline(text: str, distribution: Distribution) -> str:
+    """The drawing without its file's head, sized by the page, its ids its own."""
+    svg = text[text.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
+    prefix = f"{distribution.key}-"
+    svg = re.sub(r'\bid="', f'id="{prefix}', svg)
+    svg = svg.replace("url(#", f"url(#{prefix}").replace('href="#', f'href="#{prefix}')
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    for stand_in, variable in _VARIABLES.items():
+        svg = svg.replace(stand_in, variable)
+    label = re.sub(r"[<>&\"]", "", distribution.title)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1).strip()

@@ -1,0 +1,107 @@
+"""kill -9 in the middle of each stage, then the same command again."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import common
+import pytest
+
+# Runs a curation in a process that kills itself with SIGKILL at the n-th file that a stage makes
+# appear (parts, sidecars, manifests, shards, metadata): before the file gets its name when n is
+# even, right after when it is odd.
+_CHILD = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+import common
+from pathlib import Path
+from shardwright.metadata import files
+from shardwright.pipelines import curate as curation
+
+stage, point = sys.argv[4], int(sys.argv[5])
+count = 0
+inside = False
+
+def dying(close):
+    def wrapped(self):
+        global count
+        if inside and not self.closed:
+            count += 1
+            if count == point and point % 2 == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            close(self)
+            if count == point:
+                os.kill(os.getpid(), signal.SIGKILL)
+        else:
+            close(self)
+    return wrapped
+
+files.HashedFile.close = dying(files.HashedFile.close)
+
+def marked(run_stage):
+    def wrapped(run, progress):
+        global inside
+        inside = True
+        run_stage(run, progress)
+        inside = False
+    return wrapped
+
+curation.STAGES[stage] = marked(curation.STAGES[stage])
+common.run("code", Path(sys.argv[2]), Path(sys.argv[3]))
+print(f"files {count}")
+"""
+
+STAGES = [
+    "ingest",
+    "duplicates",
+    "embed",
+    "index",
+    "cluster",
+    "score",
+    "prune",
+    "shard",
+    "describe",
+]
+
+
+@pytest.fixture(scope="module")
+def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return common.copy_sources(tmp_path_factory.mktemp("code"), 200)
+
+
+@pytest.fixture(scope="module")
+def reference(code: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("reference")
+    common.run("code", code, output)
+    return output
+
+
+def child(code: Path, output: Path, stage: str, point: int) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", _CHILD, str(Path(__file__).parent), str(code), str(output)]
+    return subprocess.run(
+        [*command, stage, str(point)], capture_output=True, text=True, env={**os.environ}
+    )
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_and_run_again(stage: str, code: Path, reference: Path, tmp_path: Path) -> None:
+    whole = child(code, tmp_path / "count", stage, 0)
+    assert whole.returncode == 0, whole.stderr
+    files = int(whole.stdout.split()[-1])
+    assert files > 0
+    for point in sorted({max(1, files // 2), files}):
+        output = tmp_path / f"killed-at-{point}"
+        killed = child(code, output, stage, point)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert not (output / "croissant.json").exists() or (stage, point) == ("describe", files)
+        staged = {p.name for p in (output / ".staging").glob("*/part-*.json")}
+        common.run("code", code, output)
+        assert common.contents(output) == common.contents(reference)
+        assert common.croissant_without_times(output) == common.croissant_without_times(reference)
+        metrics = common.stage_metrics(output)
+        if stage in ("ingest", "embed", "cluster") and point == files // 2:
+            assert 0 < metrics[stage]["reused"] < metrics[stage]["parts"] or not staged
+        for earlier in STAGES[: STAGES.index(stage)]:
+            assert metrics[earlier]["reused"] == metrics[earlier]["parts"]
