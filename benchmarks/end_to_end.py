@@ -1,7 +1,7 @@
 """The code curation against a plain script, and its memory as the input grows.
 
-Both sides run in one go on the same files, each as its own process, in turn: the plain script reads,
-hashes and writes the ``records`` Parquet (and with embedding encodes the texts and writes the
+Both sides run in one go on the same files, each as its own process, in turn: the plain script
+reads, hashes and writes the ``records`` Parquet (and with embedding encodes the texts and writes the
 vectors) in one process; the curation does all that its recipe says, down to shards, metadata and
 report. Prints seconds, ratios, and the peak memory of driver and workers together.
 
@@ -41,14 +41,23 @@ def plain(folder: str, files: int, output: str, embed: bool) -> None:
         if name.endswith(".py")
     )[:files]
     encoder = (
-        load_encoder("builtin:hashing", modality="code", device="cpu", dtype="float32", batch_size=256)
+        load_encoder(
+            "builtin:hashing", modality="code", device="cpu", dtype="float32", batch_size=256
+        )
         if embed
         else None
     )
     vectors = embeddings(encoder.dimension, "float32") if encoder else None
     with (
-        pq.ParquetWriter(f"{output}/records.parquet", CODE_RECORDS, compression="zstd", compression_level=3) as writer,
-        pq.ParquetWriter(f"{output}/embeddings.parquet", vectors or CODE_RECORDS, compression="zstd", compression_level=3) as vector_writer,
+        pq.ParquetWriter(
+            f"{output}/records.parquet", CODE_RECORDS, compression="zstd", compression_level=3
+        ) as writer,
+        pq.ParquetWriter(
+            f"{output}/embeddings.parquet",
+            vectors or CODE_RECORDS,
+            compression="zstd",
+            compression_level=3,
+        ) as vector_writer,
     ):
         rows: list[dict[str, object]] = []
         size = 0
@@ -60,7 +69,9 @@ def plain(folder: str, files: int, output: str, embed: bool) -> None:
                 matrix = encoder.encode([str(row["content"]) for row in rows])
                 columns = [
                     batch.column("record_id"),
-                    pa.FixedSizeListArray.from_arrays(pa.array(np.ravel(matrix)), encoder.dimension),
+                    pa.FixedSizeListArray.from_arrays(
+                        pa.array(np.ravel(matrix)), encoder.dimension
+                    ),
                     pa.array([encoder.name] * len(rows)),
                     batch.column("content_sha256"),
                 ]
@@ -134,7 +145,7 @@ def measured(command: list[str]) -> tuple[float, int]:
 def curation(folder: str, files: int, output: str, embed: bool) -> list[str]:
     """Command line of our side."""
     recipe = Path(__file__).parents[1] / "recipes" / "code.yaml"
-    command = [sys.executable, "/tmp/w/drive.py", "curate", str(recipe)]
+    command = [str(Path(sys.executable).with_name("shardwright")), "curate", str(recipe)]
     command += ["--output", output, "--input", folder, "--limit", str(files)]
     command += ["--set", "source.include=['**/*.py']", "--set", "name=bench"]
     if not embed:
@@ -148,7 +159,9 @@ def compare(folder: str, files: int, repeat: int, embed: bool) -> float:
     for turn in range(repeat + 1):
         with tempfile.TemporaryDirectory() as ours, tempfile.TemporaryDirectory() as theirs:
             code = [sys.executable, __file__, "--plain", theirs, "--files", str(files)]
-            other, other_peak = measured([*code, "--input", folder, *(["--embed"] if embed else [])])
+            other, other_peak = measured(
+                [*code, "--input", folder, *(["--embed"] if embed else [])]
+            )
             own, own_peak = measured(curation(folder, files, ours, embed))
         label = "warm-up" if turn == 0 else f"{own / other:5.2f}"
         print(

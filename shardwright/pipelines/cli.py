@@ -99,9 +99,9 @@ def query(
     form: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
 ) -> None:
     """Answers a read-only query with DuckDB over the tables."""
+    from shardwright.metadata.layout import opened
     from shardwright.metadata.query import format_result
     from shardwright.metadata.query import query as answer
-    from shardwright.metadata.layout import opened
 
     if form not in ("table", "csv", "json"):
         raise UserError(f"--format {form}: no such format; choose table, csv or json")

@@ -78,7 +78,7 @@ class ForEach(beam.PTransform[Any, Any]):
 
     function: Callable[[tuple[int, int]], None]
 
-    def expand(self, elements: beam.pvalue.PCollection) -> beam.pvalue.PCollection:
+    def expand(self, elements: Any) -> Any:
         """Wires it."""
         return (
             elements

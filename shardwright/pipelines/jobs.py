@@ -63,7 +63,7 @@ class Output:
         self._writers[table].write(batch)
 
     def file(self, suffix: str) -> Path:
-        """Path for a file of the task's own in the staging folder; written atomically by the work."""
+        """Path for a file of the task's own in the staging folder."""
         path = self._folder / f"{self._task.name}{suffix}"
         self._files.append(path.name)
         return path

@@ -20,7 +20,7 @@ def plan_parts(units: Iterable[Unit], target: int) -> Iterator[tuple[str, list[U
     """Cuts a sorted stream of units into parts of about ``target`` bytes.
 
     Yields:
-        The part's key (16 hex digits of sha256 of its first path, unique in the plan) and its units.
+        The part's key (16 hex digits of a hash of its first unit) and its units.
 
     Raises:
         DataError: Two units have one path.

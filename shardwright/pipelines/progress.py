@@ -113,11 +113,9 @@ class StageProgress:
                     records += max((part["rows"] for part in parts), default=0)
                     size += sum(part["bytes"] for part in parts)
                     seconds = time.monotonic() - started
-                    bar.update(
-                        task,
-                        advance=1,
-                        rates=f"{records / seconds:,.0f} records/s {size / 1e6 / seconds:,.1f} MB/s",
-                    )
+                    speed = f"{size / 1e6 / seconds:,.1f} MB/s"
+                    rates = f"{records / seconds:,.0f} records/s {speed}"
+                    bar.update(task, advance=1, rates=rates)
 
             def follow() -> None:
                 while not stop.wait(_POLL_SECONDS):

@@ -1,4 +1,4 @@
-"""Transforms for people's own Beam pipelines: tables in, vectors added, RecordBatches throughout."""
+"""Transforms for people's own Beam pipelines, on Arrow RecordBatches throughout."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -8,6 +8,7 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+from apache_beam.coders.typecoders import registry
 
 from shardwright.embeddings.encoder import Encoder, load_encoder
 from shardwright.metadata.layout import opened
@@ -36,12 +37,12 @@ class RecordBatchCoder(beam.coders.Coder):
         """False: never a key."""
         return False
 
-    def to_type_hint(self) -> type:
+    def to_type_hint(self) -> Any:
         """The type that the coder is for."""
         return pa.RecordBatch
 
 
-beam.coders.registry.register_coder(pa.RecordBatch, RecordBatchCoder)
+registry.register_coder(pa.RecordBatch, RecordBatchCoder)
 
 
 @dataclass

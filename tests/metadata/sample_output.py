@@ -256,10 +256,14 @@ def build(
 
 
 def _score(layout: Layout, alive: list[Row], aligned: Any, records: Manifest) -> Manifest:
-    """Embeddings to explanations; record i's vector points at angle i."""
+    """Embeddings to explanations.
+
+    Record i's vector points at angle i / 9, but for record 10, which all but equals record 11.
+    """
+    angles = [(10.9 if i == 10 else i) / 9 for i in range(len(alive))]
     vectors = {
-        row["record_id"]: [float(np.cos(i / 9)), float(np.sin(i / 9)), 0.0, 0.0]
-        for i, row in enumerate(alive)
+        row["record_id"]: [float(np.cos(angle)), float(np.sin(angle)), 0.0, 0.0]
+        for angle, row in zip(angles, alive, strict=True)
     }
     embeddings = write_table(
         layout,

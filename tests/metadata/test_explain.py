@@ -36,7 +36,7 @@ def test_pruned_names_its_nearest_kept_neighbour(code: Layout) -> None:
     told = explain(code, IDS[11])
     assert (told["decision"], told["stage"]) == ("dropped", "prune")
     assert (told["reason"], told["criterion"]) == ("far_from_centroid", "distance")
-    # Record 10 is as near and dropped too, so it is record 12.
+    # Record 10 is nearer, but dropped too.
     assert told["nearest_kept"]["record_id"] == IDS[12]
     assert told["nearest_kept"]["path"] == "pkg/file0012.py"
     assert told["nearest_kept"]["similarity"] == pytest.approx(float(np.cos(1 / 9)), abs=1e-6)

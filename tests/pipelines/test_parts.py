@@ -40,14 +40,11 @@ def test_mean_part_is_about_the_target_whatever_the_units_weigh() -> None:
 
 def test_one_more_file_changes_at_most_two_parts() -> None:
     units = listing(15_000)
-    before = {key: part for key, part in plan_parts(units, 4_000_000)}
+    before = dict(plan_parts(units, 4_000_000))
     assert len(before) > 20
     for place in (0, 7_000, 14_999):
         extra = unit(units[place].path + "x", 12_345)
-        after = {
-            key: part
-            for key, part in plan_parts(sorted([*units, extra], key=lambda u: u.path), 4_000_000)
-        }
+        after = dict(plan_parts(sorted([*units, extra], key=lambda u: u.path), 4_000_000))
         changed = [key for key, part in after.items() if before.get(key) != part]
         assert 1 <= len(changed) <= 2
 

@@ -88,7 +88,7 @@ def test_mistakes_are_one_clear_line(
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nowhere.yaml"):
+    with pytest.raises(UserError, match=r"nowhere\.yaml"):
         load_recipe(tmp_path / "nowhere.yaml")
 
 

@@ -21,13 +21,19 @@ def run_prune(run: Run, progress: StageProgress) -> None:
     if prune is not None and scores is not None and explanations is not None:
         inputs = [lookup, *dropping, scores, explanations]
         cut = threshold(scores.rows, prune.fraction, prune.alpha)
-        scored = "SELECT record_id, scip, criterion FROM scores JOIN score_explanations USING (record_id)"
+        scored = (
+            "SELECT record_id, scip, criterion FROM scores "
+            "JOIN score_explanations USING (record_id)"
+        )
     else:
         if prune is not None and run.layout.manifest("embeddings") is None:
             run.layout.need("scores", "score")
         inputs = [lookup, *dropping]
         cut = 0.0
-        scored = "SELECT ''::VARCHAR AS record_id, NULL::DOUBLE AS scip, NULL::VARCHAR AS criterion WHERE false"
+        scored = (
+            "SELECT ''::VARCHAR AS record_id, NULL::DOUBLE AS scip, NULL::VARCHAR AS criterion "
+            "WHERE false"
+        )
     # A record that several stages dropped counts for the first of them.
     order = " ".join(f"WHEN '{stage}' THEN {place}" for place, stage in enumerate(DROPS))
     query = f"""
