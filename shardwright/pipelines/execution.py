@@ -12,8 +12,9 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from shardwright.errors import UserError
 
-# Worker processes take some seconds to start; less work than this runs in the driver.
-_WORTH_WORKERS = 256_000_000
+# Work in bytes from which worker processes, that take seconds to start in every job, pay for
+# themselves; with less the workers are threads of the driver.
+_WORTH_PROCESSES = 4_000_000_000
 
 
 def check_beam_arguments(arguments: Sequence[str]) -> None:
@@ -54,21 +55,20 @@ class _Once:
 def pipeline_options(arguments: Sequence[str], elements: int, size: int) -> PipelineOptions:
     """Beam options for a job of ``elements`` parts and ``size`` bytes.
 
-    Without a runner in ``arguments`` it is the local FnApiRunner, in this process for small jobs
-    and with a worker a core for large ones. ``DirectRunner`` is only what the user asks for: it
-    tries to download a binary first. The result of a job does not depend on any of it.
+    Without a runner in ``arguments`` it is the local FnApiRunner with a worker a core: threads of
+    the driver for small jobs, processes for large ones. ``DirectRunner`` is only what the user asks
+    for: it tries to download a binary first. The result of a job does not depend on any of it.
     """
     given = list(arguments)
     if not any(a.startswith("--default_sdk_harness_log_level") for a in given):
         given.append("--default_sdk_harness_log_level=ERROR")
     if not any(a == "--runner" or a.startswith("--runner=") for a in given):
         given.append("--runner=FnApiRunner")
-        local = not any(
-            a.startswith(("--direct_running_mode", "--direct_num_workers")) for a in given
-        )
+        local = any(a.startswith(("--direct_running_mode", "--direct_num_workers")) for a in given)
         workers = min(os.cpu_count() or 1, elements)
-        if local and workers > 1 and size >= _WORTH_WORKERS:
-            given += ["--direct_running_mode=multi_processing", f"--direct_num_workers={workers}"]
+        if not local and workers > 1:
+            mode = "multi_processing" if size >= _WORTH_PROCESSES else "multi_threading"
+            given += [f"--direct_running_mode={mode}", f"--direct_num_workers={workers}"]
     return PipelineOptions(given)
 
 

@@ -77,7 +77,8 @@ class GroupPart:
             keep = _in_order(ids, kept_ids, done)
             if not keep:
                 continue
-            batch = batch.take(pa.array(keep))
+            if len(keep) < batch.num_rows:
+                batch = batch.take(pa.array(keep))
             here = places.slice(done, len(keep))
             split = here.column("split").combine_chunks()
             output.write(
