@@ -2,8 +2,8 @@
 
 Both sides run in one go on the same files, each as its own process, in turn: the plain script
 reads, hashes and writes the ``records`` Parquet (and with embedding encodes the texts and writes
-the vectors) in one process; the curation does all that its recipe says, down to shards, metadata and
-report. Prints seconds, ratios, and the peak memory of driver and workers together.
+the vectors) in one process; the curation does all that its recipe says, down to shards, metadata
+and report. Prints seconds, ratios, and the peak memory of driver and workers together.
 
     python benchmarks/end_to_end.py [--files 15000] [--repeat 3] [--input FOLDER]
 """

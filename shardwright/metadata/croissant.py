@@ -17,7 +17,7 @@ import shardwright
 from shardwright.metadata.catalog import connect
 from shardwright.metadata.filelist import FileList, read_file_list
 from shardwright.metadata.files import HashedFile, canonical_json
-from shardwright.metadata.layout import Layout
+from shardwright.metadata.layout import STAGES, Layout
 from shardwright.metadata.manifest import Manifest, Origin
 from shardwright.metadata.vocabulary import COLUMNS, TABLES
 
@@ -272,15 +272,18 @@ def _accounting(layout: Layout) -> dict[str, Any]:
 
 
 def _source(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The raw collection as a PROV entity; passwords in its address are left out."""
+    """The raw collection as a PROV entity.
+
+    A folder of the machine that ran means nothing elsewhere, and the same data curated from a copy
+    has the same metadata: only an address with a scheme is told, without its password.
+    """
     source = recipe["source"]
     name = str(source.get("name") or recipe["name"])
-    return {
-        "@id": f"source/{quote(name, safe='')}",
-        "@type": "prov:Entity",
-        "name": name,
-        "prov:atLocation": without_password(str(source["uri"])),
-    }
+    entity = {"@id": f"source/{quote(name, safe='')}", "@type": "prov:Entity", "name": name}
+    uri = str(source["uri"])
+    if "://" in uri and not uri.startswith("file://"):
+        entity["prov:atLocation"] = without_password(uri)
+    return entity
 
 
 def without_password(uri: str) -> str:
@@ -309,8 +312,7 @@ def _activities(layout: Layout, source: dict[str, Any]) -> Iterator[dict[str, An
         "@type": "prov:SoftwareAgent",
         "name": f"shardwright {shardwright.__version__}",
     }
-    stages = sorted(made.items(), key=lambda item: min(o.ended for o, _, _ in item[1]))
-    for place, (stage, outputs) in enumerate(stages):
+    for place, (stage, outputs) in enumerate(sorted(made.items(), key=_stage_order)):
         own = {name for _, name, _ in outputs}
         used = {
             (table, sha256)
@@ -333,6 +335,11 @@ def _activities(layout: Layout, source: dict[str, Any]) -> Iterator[dict[str, An
                 {name: origin.parameters for origin, name, _ in outputs if origin.parameters}
             ),
         }
+
+
+def _stage_order(item: tuple[str, Any]) -> tuple[int, str]:
+    stage = item[0]
+    return (STAGES.index(stage) if stage in STAGES else len(STAGES), stage)
 
 
 def _entity(name: str, sha256: str) -> dict[str, Any]:

@@ -8,6 +8,21 @@ from pathlib import Path
 from shardwright.errors import DataError, UserError
 from shardwright.metadata.manifest import Manifest, read_manifest
 
+STAGES = (
+    "ingest",
+    "filter",
+    "duplicates",
+    "embed",
+    "decontaminate",
+    "semantic",
+    "index",
+    "cluster",
+    "score",
+    "heterogeneity",
+    "prune",
+    "shard",
+)
+
 TABLES = (
     "records",
     "rejects",

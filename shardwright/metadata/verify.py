@@ -208,7 +208,8 @@ _CHECKS = (
         "rejects",
         ("records",),
         "inputs that are records too",
-        "SELECT path AS record_id FROM rejects SEMI JOIN records USING (source, path)",
+        "SELECT path AS record_id FROM rejects SEMI JOIN records USING (source, path) "
+        "WHERE reason <> 'duplicate_path'",
     ),
     _Check(
         "clusters",

@@ -116,9 +116,11 @@ def explain(
     """Tells one record's life: source, scores, decision, nearest kept neighbour, shard."""
     from shardwright.metadata.explain import explain as life_of
     from shardwright.metadata.layout import opened
+    from shardwright.service.text import shown
 
     for name, value in life_of(opened(folder), record).items():
-        print(f"{name:<20} {value if not isinstance(value, dict) else json.dumps(value)}")
+        text = json.dumps(value) if isinstance(value, dict | list) else value
+        print(f"{name:<20} {shown(text, 2000)}")
 
 
 @app.command()

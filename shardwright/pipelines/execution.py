@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
+from threadpoolctl import threadpool_limits
 
 from shardwright.errors import UserError
 
@@ -95,9 +96,9 @@ def run_each(
 ) -> None:
     """Runs ``function`` over the elements as one Beam job and waits for it."""
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
-    # Worker processes share the cores already; the bits do not depend on it.
+    # Workers share the cores already: BLAS takes one thread in each of them, here and in processes.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    with beam.Pipeline(options=options) as pipeline:
+    with threadpool_limits(1, user_api="blas"), beam.Pipeline(options=options) as pipeline:
         _ = (
             pipeline
             | "Parts" >> beam.Create(elements).with_output_types(tuple[int, int])

@@ -68,28 +68,36 @@ def decode_image(data: bytes, max_pixels: int) -> ImageFacts | Fault:
         The facts, or a fault: ``unsupported_image``, ``truncated_image``,
         ``decompression_bomb``, ``invalid_image`` or ``decoder_memory``.
     """
+    usual = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = max_pixels  # for images inside of images (ICO, ICNS)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _decode(data, max_pixels)
+    finally:
+        Image.MAX_IMAGE_PIXELS = usual
+
+
+def _decode(data: bytes, max_pixels: int) -> ImageFacts | Fault:
+    try:
+        image = Image.open(io.BytesIO(data), formats=_formats())
+    except UnidentifiedImageError:
+        return _unidentified(data)
+    except Exception as error:  # decoders of 40 formats raise whatever comes up
+        return _fault(error)
+    with image:
+        width, height = image.size
+        if width * height > max_pixels:
+            return Fault(
+                "decompression_bomb",
+                f"{width:,} x {height:,} pixels; the limit is {max_pixels:,} in all",
+            )
         try:
-            image = Image.open(io.BytesIO(data), formats=_formats())
-        except UnidentifiedImageError:
-            return _unidentified(data)
-        except Exception as error:  # decoders of 40 formats raise whatever comes up
+            image.load()
+        except Exception as error:
             return _fault(error)
-        with image:
-            width, height = image.size
-            if width * height > max_pixels:
-                return Fault(
-                    "decompression_bomb",
-                    f"{width:,} x {height:,} pixels; the limit is {max_pixels:,} in all",
-                )
-            try:
-                image.load()
-            except Exception as error:
-                return _fault(error)
-            make, model, software = _exif(image)
-            return ImageFacts(width, height, image.format or "", make, model, software)
+        make, model, software = _exif(image)
+        return ImageFacts(width, height, image.format or "", make, model, software)
 
 
 def _unidentified(data: bytes) -> Fault:

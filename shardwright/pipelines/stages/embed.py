@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from PIL import Image
 
 from shardwright.embeddings.encoder import Encoder, load_encoder
 from shardwright.metadata.catalog import connect, scan
@@ -48,6 +49,7 @@ class EmbedPart:
     def encoder(self) -> Encoder:
         """The encoder, loaded once in a worker."""
         if not self._loaded:
+            Image.MAX_IMAGE_PIXELS = None  # ingest has decoded them whole, under the recipe's limit
             self._loaded.append(
                 load_encoder(
                     self.model,
