@@ -21,7 +21,7 @@ demo: $(READY)
 	  --set name=stdlib --set 'source.exclude=["site-packages/**", "**/__pycache__/**"]'
 	$(BIN)/shardwright curate recipes/images.yaml --output demo/images \
 	  --input "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
-	  --set name=pictures
+	  --set name=pictures --set clusters.k=10
 	@echo
 	@echo 'shardwright query demo/code "SELECT ..."'
 	$(BIN)/shardwright query demo/code "SELECT language, count(*) AS files, \

@@ -5,13 +5,14 @@ reads, hashes and writes the ``records`` Parquet (and with embedding encodes the
 the vectors) in one process; the curation does all that its recipe says, down to shards, metadata
 and report. Prints seconds, ratios, and the peak memory of driver and workers together.
 
-    python benchmarks/end_to_end.py [--files 15000] [--repeat 3] [--input FOLDER]
+    python benchmarks/end_to_end.py [--files 36000] [--repeat 3] [--input FOLDER]
+    python benchmarks/end_to_end.py --files 1500 --model sentence-transformers:FOLDER
 """
 
 import argparse
 import hashlib
 import os
-import shutil
+import statistics
 import subprocess
 import sys
 import sysconfig
@@ -25,7 +26,7 @@ import psutil
 GOALS = {"without embedding": 2.0, "with embedding": 1.3, "memory at 4x": 1.3}
 
 
-def plain(folder: str, files: int, output: str, embed: bool) -> None:
+def plain(folder: str, files: int, output: str, model: str | None) -> None:
     """The other side: one process, one loop, the same Parquet."""
     import numpy as np
     import pyarrow as pa
@@ -41,10 +42,8 @@ def plain(folder: str, files: int, output: str, embed: bool) -> None:
         if name.endswith(".py")
     )[:files]
     encoder = (
-        load_encoder(
-            "builtin:hashing", modality="code", device="cpu", dtype="float32", batch_size=256
-        )
-        if embed
+        load_encoder(model, modality="code", device="auto", dtype="float32", batch_size=256)
+        if model
         else None
     )
     vectors = embeddings(encoder.dimension, "float32") if encoder else None
@@ -142,27 +141,29 @@ def measured(command: list[str]) -> tuple[float, int]:
     return seconds, peak
 
 
-def curation(folder: str, files: int, output: str, embed: bool) -> list[str]:
+def curation(folder: str, files: int, output: str, model: str | None) -> list[str]:
     """Command line of our side."""
     recipe = Path(__file__).parents[1] / "recipes" / "code.yaml"
     command = [str(Path(sys.executable).with_name("shardwright")), "curate", str(recipe)]
     command += ["--output", output, "--input", folder, "--limit", str(files)]
     command += ["--set", "source.include=['**/*.py']", "--set", "name=bench"]
-    if not embed:
+    if model is None:
         command += ["--set", "embedding=null", "--set", "prune=null", "--set", "index=null"]
+    else:
+        command += ["--set", f"embedding.model={model}"]
     return command
 
 
-def compare(folder: str, files: int, repeat: int, embed: bool) -> float:
+def compare(folder: str, files: int, repeat: int, model: str | None) -> float:
     """Runs both sides in turn; prints each pair and returns the median ratio."""
     ratios = []
     for turn in range(repeat + 1):
         with tempfile.TemporaryDirectory() as ours, tempfile.TemporaryDirectory() as theirs:
             code = [sys.executable, __file__, "--plain", theirs, "--files", str(files)]
             other, other_peak = measured(
-                [*code, "--input", folder, *(["--embed"] if embed else [])]
+                [*code, "--input", folder, *(["--model", model] if model else [])]
             )
-            own, own_peak = measured(curation(folder, files, ours, embed))
+            own, own_peak = measured(curation(folder, files, ours, model))
         label = "warm-up" if turn == 0 else f"{own / other:5.2f}"
         print(
             f"  curation {own:6.1f} s {own_peak / 1e6:6.0f} MB   plain {other:6.1f} s "
@@ -171,34 +172,37 @@ def compare(folder: str, files: int, repeat: int, embed: bool) -> float:
         )
         if turn:
             ratios.append(own / other)
-    return sorted(ratios)[len(ratios) // 2]
+    return statistics.median(ratios)
 
 
 def main() -> None:
     """Runs the comparisons and the growth, and prints them against the goals."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--input", default=sysconfig.get_path("purelib"))
-    parser.add_argument("--files", type=int, default=15_000)
+    parser.add_argument("--files", type=int, default=36_000)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--plain", help=argparse.SUPPRESS)
-    parser.add_argument("--embed", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--model", help="encoder, builtin:hashing unless named")
     known = parser.parse_args()
     if known.plain:
-        plain(known.input, known.files, known.plain, known.embed)
+        plain(known.input, known.files, known.plain, known.model)
         return
+    model = known.model or "builtin:hashing"
     results = {}
-    for name, embed in (("without embedding", False), ("with embedding", True)):
-        print(f"{known.files} files, {name}:")
-        results[name] = compare(known.input, known.files, known.repeat, embed)
-    print("peak memory of driver and workers together:")
-    peaks = []
-    for files in (known.files // 2, known.files * 2):
-        output = tempfile.mkdtemp()
-        seconds, peak = measured(curation(known.input, files, output, True))
-        shutil.rmtree(output)
-        peaks.append(peak)
-        print(f"  {files:>7} files {peak / 1e6:7.0f} MB {seconds:7.1f} s", flush=True)
-    results["memory at 4x"] = peaks[1] / peaks[0]
+    if known.model is None:
+        print(f"{known.files} files, without embedding:")
+        results["without embedding"] = compare(known.input, known.files, known.repeat, None)
+    print(f"{known.files} files, with {model.rpartition('/')[2]}:")
+    results["with embedding"] = compare(known.input, known.files, known.repeat, model)
+    if known.model is None:
+        print("peak memory of driver and workers together:")
+        peaks = []
+        for files in (known.files // 4, known.files):
+            with tempfile.TemporaryDirectory() as output:
+                seconds, peak = measured(curation(known.input, files, output, model))
+            peaks.append(peak)
+            print(f"  {files:>7} files {peak / 1e6:7.0f} MB {seconds:7.1f} s", flush=True)
+        results["memory at 4x"] = peaks[1] / peaks[0]
     for name, value in results.items():
         print(f"{name:<20} {value:5.2f}   goal {GOALS[name]:g}")
 

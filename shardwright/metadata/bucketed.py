@@ -128,7 +128,7 @@ def write_bucketed(
 
     Args:
         path: File to write; its folder exists.
-        table: Rows of one part, all in memory; about as much memory again is used.
+        table: Rows of one part, all in memory; a bucket's rows are copied at a time.
         buckets: Bucket of each row ``(n,)``, int32.
         compression: A Parquet codec.
 
@@ -137,10 +137,10 @@ def write_bucketed(
     """
     if buckets.shape != (table.num_rows,):
         raise ValueError(f"buckets of shape {buckets.shape} for {table.num_rows} rows")
-    ordered = table.take(np.argsort(buckets, kind="stable")).combine_chunks()
+    order = np.argsort(buckets, kind="stable")
     present, counts = np.unique(buckets, return_counts=True)
-    starts = np.cumsum(counts) - counts
-    groups = (ordered.slice(*span) for span in zip(starts.tolist(), counts.tolist(), strict=True))
+    spans = zip(np.cumsum(counts).tolist(), counts.tolist(), strict=True)
+    groups = (table.take(order[end - count : end]).combine_chunks() for end, count in spans)
     return _write(path, table.schema, present.astype(np.int32), groups, compression)
 
 

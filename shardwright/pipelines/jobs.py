@@ -147,6 +147,7 @@ class Job:
         tasks: All tasks in the order of the parts.
         todo: (offset, length) in the plan file of each task that has no part yet.
         todo_bytes: Bytes that those will read.
+        bytes: Bytes that all tasks read.
     """
 
     name: str
@@ -155,6 +156,7 @@ class Job:
     tasks: tuple[Planned, ...]
     todo: tuple[tuple[int, int], ...]
     todo_bytes: int
+    bytes: int
     _committed: Mapping[str, Manifest | None] = field(repr=False)
 
     @cached_property
@@ -222,11 +224,12 @@ def plan_job(
             old.unlink()
     planned: list[Planned] = []
     todo: list[tuple[int, int]] = []
-    todo_bytes = offset = 0
+    todo_bytes = all_bytes = offset = 0
     with (folder / "plan.jsonl").open("wb") as plan:
         for task in tasks:
             reuse = committed.get(task.key) == task.fingerprint
             planned.append(Planned(task.key, task.fingerprint, reuse))
+            all_bytes += task.size
             if reuse or _staged(layout, folder, task.name):
                 continue
             line = canonical_json(vars(task)).encode() + b"\n"
@@ -234,7 +237,7 @@ def plan_job(
             todo.append((offset, len(line)))
             todo_bytes += task.size
             offset += len(line)
-    return Job(name, layout, schemas, tuple(planned), tuple(todo), todo_bytes, manifests)
+    return Job(name, layout, schemas, tuple(planned), tuple(todo), todo_bytes, all_bytes, manifests)
 
 
 def _staged(layout: Layout, folder: Path, name: str) -> bool:

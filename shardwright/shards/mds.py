@@ -28,6 +28,7 @@ INDEX: Final = "index.json"
 OFFSET_BYTES: Final = 4
 """What a shard file spends on a sample besides its encoding."""
 _FILE_LIMIT: Final = 2**32
+_BLOCK_BYTES: Final = 8_000_000
 
 ENCODINGS: Final[Mapping[pa.DataType, str]] = {
     pa.string(): "str",
@@ -154,23 +155,32 @@ def shard_overhead(columns: Mapping[str, str], size_limit: int) -> int:
 
 
 def write_shard(
-    path: Path, table: pa.Table, columns: Mapping[str, str], size_limit: int
+    path: Path,
+    table: pa.Table,
+    columns: Mapping[str, str],
+    size_limit: int,
+    order: NDArray[np.int64] | None = None,
 ) -> ShardFile:
     """Writes one shard file, hashed on the way; it appears under its name when it is whole.
 
     The bytes are those that mosaicml-streaming's ``MDSWriter(hashes=["sha256"])`` writes. Nulls in
-    columns of variable size become empty values. About twice the shard's bytes are held in memory.
+    columns of variable size become empty values. Beside ``table`` little memory is used: samples
+    are encoded some megabytes at a time.
 
     Args:
         path: File to write; its folder exists.
-        table: The samples in order; columns that ``columns`` does not name are ignored.
+        table: The samples; columns that ``columns`` does not name are ignored.
         columns: Encoding of each column, by name.
         size_limit: The limit by which shards were cut, in bytes; it is written into the file.
+        order: ``(n,)``, the rows of ``table`` in the order of the samples; as they stand if None.
 
     Raises:
         DataError: The file would reach 4 GiB, or a number is null.
     """
+    table = table.select(sorted(columns))
     sizes = batch_sizes(table, columns)
+    if order is not None:
+        sizes = sizes[order]
     config = _config_json(columns, size_limit)
     total = 4 + OFFSET_BYTES + len(config) + int(sizes.sum())
     if total >= _FILE_LIMIT:
@@ -185,8 +195,13 @@ def write_shard(
         file.write(np.uint32(len(sizes)).astype("<u4").tobytes())
         file.write(np.cumsum(encoded).astype("<u4").tobytes())
         file.write(config)
-        if len(sizes):
-            file.write(_encode(table, columns))
+        blocks = np.cumsum(sizes) // _BLOCK_BYTES
+        for rows in np.split(np.arange(len(sizes)), np.flatnonzero(np.diff(blocks)) + 1):
+            if len(rows):
+                block = (
+                    table.slice(rows[0], len(rows)) if order is None else table.take(order[rows])
+                )
+                file.write(_encode(block, columns))
     if file.bytes != total:
         raise AssertionError(f"shard {path.name} has {file.bytes} bytes, not {total}")
     return ShardFile(path.name, len(sizes), total, file.sha256)

@@ -190,7 +190,7 @@ def run_embed(run: Run, progress: StageProgress) -> None:
     progress.details["encoded"] = sum(result["encoded"] for _, result in job.results())
     origin = run.origin("embed", VERSION, parameters, [records, *drops], started)
     table = run.commit(job, origin)["embeddings"]
-    progress.records, progress.bytes = table.rows, table.bytes
+    progress.records, progress.bytes = table.rows, job.bytes
 
 
 def _cached(run: Run, job: Job, parameters: dict[str, Any]) -> Path | None:

@@ -99,7 +99,7 @@ def run_ingest(run: Run, progress: StageProgress) -> None:
     origin = run.origin("ingest", VERSION, parameters(run), (), started)
     tables = run.commit(job, origin)
     progress.records = tables["records"].rows + tables["rejects"].rows
-    progress.bytes = tables["records"].bytes
+    progress.bytes = job.bytes
     _look_up(run, tables["records"])
     _check_damage(run, tables["records"], tables["rejects"])
 

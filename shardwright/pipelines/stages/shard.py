@@ -127,9 +127,9 @@ class WriteShard:
     def __call__(self, payload: dict[str, Any], output: Output) -> None:
         """Writes shard number ``payload["shard"]`` of its split."""
         table = _grouped(self.grouped).read(payload["bucket"])
-        table = table.take(np.argsort(table.column("position").to_numpy(), kind="stable"))
+        order = np.argsort(table.column("position").to_numpy(), kind="stable")
         path = output.file(".mds")
-        shard = write_shard(path, table, sample_columns(self.modality), self.size)
+        shard = write_shard(path, table, sample_columns(self.modality), self.size, order)
         output.result = asdict(replace(shard, basename=f"shard.{payload['shard']:05d}.mds"))
 
 

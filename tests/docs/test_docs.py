@@ -1,0 +1,301 @@
+"""What the documentation shows works, and what it lists is all there is.
+
+A fenced block whose language is followed by ``run`` is run, in the order of its page: Python as it
+stands, YAML as a recipe. One followed by ``file=NAME`` is a file of a package that is installed
+for the whole module. All of it happens in a folder with a few inputs of each kind and with
+``curated``, a finished curation of code.
+"""
+
+import ast
+import gzip
+import io
+import json
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+import tarfile
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import shardwright
+from shardwright.metadata import schemas
+from shardwright.metadata.layout import TABLES, Layout
+from shardwright.metadata.verify import verify
+from shardwright.pipelines.curate import curate
+from shardwright.pipelines.recipe import load_recipe
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "shardwright"
+PAGES = {
+    page: (ROOT / "docs" / f"{page}.md").read_text()
+    for page in ("sources", "embeddings", "tables", "metadata", "extending")
+}
+_BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCKS = [
+    (page, number, *match.groups())
+    for page, text in PAGES.items()
+    for number, match in enumerate(_BLOCK.finditer(text))
+]
+RUN = [
+    pytest.param(page, language, body, id=f"{page}-{number}-{language}")
+    for page, number, language, info, body in BLOCKS
+    if info.strip() == "run"
+]
+
+CODE = {
+    f"pkg/module{i}.py": f'def add_{i}(a, b):\n    """Adds."""\n    return a + b + {i}\n' * (i + 1)
+    for i in range(24)
+}
+STACK = [
+    {
+        "content": text,
+        "max_stars_repo_name": "owner/name",
+        "max_stars_repo_head_hexsha": "abc",
+        "max_stars_repo_licenses": ["MIT"],
+        "max_stars_repo_path": path,
+        "max_stars_count": 3,
+        "lang": "Python",
+    }
+    for path, text in CODE.items()
+]
+OWN = [{"body": text, "project": "p", "tongue": "Python", "stars": 1} for text in CODE.values()]
+LINES = [{"body": text, "language": "Python", "stars": 1} for text in CODE.values()]
+
+
+def write_inputs(root: Path) -> None:
+    """A few inputs of each kind, under the names that the pages use."""
+    for folder in ("data", "repository"):
+        for path, text in CODE.items():
+            (root / folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / folder / path).write_text(text)
+    (root / "data/pkg/copy.py").write_text(CODE["pkg/module0.py"])
+    (root / "data/pkg/empty.py").write_text("")
+    for folder in ("archives", "tables", "lines", "pictures/red", "pictures/blue"):
+        (root / folder).mkdir(parents=True)
+    with tarfile.open(root / "archives/crawl.tar.gz", "w:gz") as archive:
+        for path, text in CODE.items():
+            info = tarfile.TarInfo(path)
+            info.size = len(text)
+            archive.addfile(info, io.BytesIO(text.encode()))
+    pq.write_table(pa.Table.from_pylist(STACK), root / "tables/stack.parquet")
+    pq.write_table(pa.Table.from_pylist(OWN), root / "own.parquet")
+    with gzip.open(root / "lines/own.jsonl.gz", "wt") as file:
+        file.writelines(json.dumps(line) + "\n" for line in LINES)
+    for i in range(8):
+        colour = "red" if i % 2 else "blue"
+        Image.new("RGB", (32 + i, 32), colour).save(root / f"pictures/{colour}/{i}.png")
+    with sqlite3.connect(root / "snippets.db") as database:
+        database.execute("CREATE TABLE snippets (id, body, language, author)")
+        rows = [(i, text, "Python", "a") for i, text in enumerate(CODE.values())]
+        database.executemany("INSERT INTO snippets VALUES (?, ?, ?, ?)", rows)
+    database.close()
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    for command in (["init", "--quiet"], ["add", "."], [*identity, "commit", "--quiet", "-m", "a"]):
+        subprocess.run(["git", *command], cwd=root / "repository", check=True, timeout=60)
+
+
+def install(site: Path) -> None:
+    """What pip would do with the package of extending.md."""
+    files = {
+        info.removeprefix(" file="): body
+        for _, _, _, info, body in BLOCKS
+        if info.startswith(" file=")
+    }
+    project = tomllib.loads(files.pop("pyproject.toml"))["project"]
+    for name, body in files.items():
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / name).write_text(body)
+        ((site / name).parent / "__init__.py").touch()
+    noted = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    noted.mkdir()
+    (noted / "METADATA").write_text(f"Name: {project['name']}\nVersion: {project['version']}\n")
+    with (noted / "entry_points.txt").open("w") as file:
+        for group, points in project["entry-points"].items():
+            file.write(f"[{group}]\n")
+            file.writelines(f"{name} = {target}\n" for name, target in points.items())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    root = tmp_path_factory.mktemp("docs")
+    write_inputs(root)
+    install(root / "site")
+    recipe = root / "recipe.yaml"
+    recipe.write_text("name: code\nmodality: code\nclusters: {k: 4}\n")
+    uri = ["source.kind=files", "source.include=['**/*.py']"]
+    curate(load_recipe(recipe, uri, str(root / "data")), root / "curated")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(root / "site"))
+        yield root
+    for name in [name for name in sys.modules if name.startswith("acme_shardwright")]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(("page", "language", "body"), RUN)
+def test_block_runs(
+    folder: Path, page: str, language: str, body: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    if language == "python":
+        exec(compile(body, f"docs/{page}.md", "exec"), {})
+        return
+    assert language == "yaml"
+    path = folder / "block.yaml"
+    path.write_text(body)
+    recipe = load_recipe(path)
+    output = folder / "outputs" / recipe.name
+    summary = curate(recipe, output)
+    assert summary is not None
+    assert summary.kept > 4
+    assert summary.rejected == (1 if recipe.source.uri == "./data" else 0)
+    assert verify(Layout(output)) == []
+
+
+def test_plugin_encoder_wrote_the_vectors(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    recipe = next(p.values[2] for p in RUN if "own-encoder" in str(p.values[2]))
+    (folder / "own.yaml").write_text(str(recipe))
+    stages = ("ingest", "duplicates", "embed")
+    curate(load_recipe(folder / "own.yaml"), folder / "own", stages=stages)
+    models = shardwright.open(folder / "own").sql("SELECT DISTINCT model FROM embeddings")
+    assert models.to_pylist() == [{"model": "acme:bytes"}]
+
+
+def test_columns_land_where_the_page_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    recipe = next(p.values[2] for p in RUN if "name: the-stack" in str(p.values[2]))
+    (folder / "stack.yaml").write_text(str(recipe))
+    curate(load_recipe(folder / "stack.yaml"), folder / "stack", stages=("ingest",))
+    first = shardwright.open(folder / "stack").tables["records"].read().slice(0, 1).to_pylist()[0]
+    assert (first["path"], first["repository"], first["license"], first["language"]) == (
+        "stack.parquet#0",
+        "owner/name",
+        "MIT",
+        "Python",
+    )
+    assert dict(first["attributes"]) == {"path": "pkg/module0.py", "max_stars_count": "3"}
+
+
+def reasons_in_code() -> set[str]:
+    """First texts of faults and refusals, and of the (reason, message) pairs that become them."""
+    files = [*(PACKAGE / "quality").glob("*.py"), PACKAGE / "pipelines" / "ingest.py"]
+    files += (PACKAGE / "pipelines" / "sources").glob("*.py")
+    found = set()
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                place = {"Fault": 0, "Refusal": 1}.get(node.func.id)
+                if place is None or len(node.args) <= place:
+                    continue
+                reason = node.args[place]
+            elif isinstance(node, ast.Tuple) and len(node.elts) == 2:
+                reason, message = node.elts
+                says = isinstance(message, ast.JoinedStr | ast.Call) or (
+                    isinstance(message, ast.Constant) and " " in str(message.value)
+                )
+                if not says:
+                    continue
+            else:
+                continue
+            if isinstance(reason, ast.Constant) and re.fullmatch(r"[a-z_]+", str(reason.value)):
+                found.add(str(reason.value))
+    return found
+
+
+def test_reasons_are_all_listed_and_no_others() -> None:
+    section = PAGES["sources"].partition("## Reasons for refusal")[2].partition("\n## ")[0]
+    listed = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    assert len(listed) == len(set(listed))
+    assert set(listed) == reasons_in_code()
+
+
+def schemas_that_are_written() -> dict[str, list[pa.Schema]]:
+    """Schemas by table, of the tables that this version has a schema for."""
+    found: dict[str, list[pa.Schema]] = {
+        "records": [schemas.CODE_RECORDS, schemas.IMAGE_RECORDS],
+        "embeddings": [schemas.embeddings(8, "float32")],
+        "centroids": [schemas.centroids(8)],
+        "curated": [schemas.curated("code")],
+    }
+    for table in TABLES:
+        constant = getattr(schemas, table.upper(), None)
+        if isinstance(constant, pa.Schema):
+            found[table] = [constant]
+    return found
+
+
+def documented(table: str) -> dict[str, str]:
+    """Columns and types that a table's section gives, subsections included."""
+    text = PAGES["tables"].partition(f"\n## {table}\n")[2].partition("\n## ")[0]
+    return dict(re.findall(r"^\| `(\w+)` \| ([^|]+?) \|", text, re.MULTILINE))
+
+
+def described(field: pa.Field) -> str:
+    if pa.types.is_fixed_size_list(field.type):
+        return "vector"
+    return f"{field.type}, or null" if field.nullable else str(field.type)
+
+
+@pytest.mark.parametrize("table", schemas_that_are_written())
+def test_columns_are_all_listed_with_their_types(table: str) -> None:
+    fields = {
+        field.name: described(field)
+        for schema in schemas_that_are_written()[table]
+        for field in schema
+    }
+    if table == "curated":
+        fields = {"split": fields["split"]}
+    assert documented(table) == fields
+
+
+def test_tables_of_a_curation_are_all_listed(folder: Path) -> None:
+    written = set(shardwright.open(folder / "curated").tables)
+    assert written == set(schemas_that_are_written())
+    assert set(re.findall(r"^\| \[`(\w+)`\]\(#\1\) \|", PAGES["tables"], re.MULTILINE)) == written
+
+
+def linked() -> list[tuple[Path, str]]:
+    pages = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
+    return [
+        (page, target)
+        for page in pages
+        if page.exists()
+        for target in re.findall(
+            r"\]\(([^)\s]+)\)", re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+        )
+        if not re.match(r"[a-z]+:", target)
+    ]
+
+
+def anchors(page: Path) -> set[str]:
+    """Anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    heads = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize(
+    ("page", "target"), [pytest.param(p, t, id=f"{p.name}-{t}") for p, t in linked()]
+)
+def test_link_resolves(page: Path, target: str) -> None:
+    name, _, anchor = target.partition("#")
+    other = Path(os.path.normpath(page.parent / name)) if name else page
+    assert other.exists()
+    if anchor:
+        assert anchor in anchors(other)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_is_plain_and_fits(page: str) -> None:
+    text = PAGES[page]
+    assert [line for line in text.splitlines() if len(line) > 100] == []
+    assert text.count("```") % 2 == 0
+    assert not re.search(r"/(home|root|work|tmp)/", text)
