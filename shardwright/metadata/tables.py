@@ -13,6 +13,7 @@ from shardwright.metadata.manifest import Manifest, Part
 
 NARROW_ROWS = 122_880
 GROUP_BYTES = 32_000_000
+VECTOR_GROUP_BYTES = 64_000_000
 # Columns of few values; every other column (hashes, text, blobs, vectors) is written plain.
 _DICTIONARY = frozenset(
     {
@@ -31,7 +32,8 @@ _UNCOMPRESSED = frozenset({"image"})
 class PartWriter:
     """Streams RecordBatches into one Parquet file that appears at close.
 
-    Row groups end at ``NARROW_ROWS`` rows or ``GROUP_BYTES`` bytes, whichever comes first. No file
+    Row groups end at ``NARROW_ROWS`` rows or ``GROUP_BYTES`` bytes
+    (``VECTOR_GROUP_BYTES`` for vectors), whichever comes first. No file
     is made when no row is written, unless ``close_empty`` is called.
     """
 
@@ -43,6 +45,7 @@ class PartWriter:
         self._held: list[pa.RecordBatch] = []
         self._held_rows = 0
         self._held_bytes = 0
+        self._most_bytes = VECTOR_GROUP_BYTES if "vector" in schema.names else GROUP_BYTES
         self.rows = 0
 
     def write(self, batch: pa.RecordBatch) -> None:
@@ -57,7 +60,7 @@ class PartWriter:
         self._held_rows += batch.num_rows
         self._held_bytes += batch.nbytes
         self.rows += batch.num_rows
-        if self._held_rows >= NARROW_ROWS or self._held_bytes >= GROUP_BYTES:
+        if self._held_rows >= NARROW_ROWS or self._held_bytes >= self._most_bytes:
             self._flush()
 
     def _flush(self) -> None:

@@ -2,14 +2,26 @@
 
 import re
 from collections.abc import Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from shardwright.errors import UserError
 
+SOURCE_KINDS = ("files", "archive", "parquet", "jsonl", "git")
+# Entry points of this group name further kinds; see docs/extending.md.
+SOURCES = "shardwright.sources"
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
@@ -27,6 +39,14 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _known_source(kind: str) -> str:
+    own = {entry.name for entry in entry_points(group=SOURCES)}
+    if kind not in own.union(SOURCE_KINDS):
+        known = ", ".join([*SOURCE_KINDS, *sorted(own)])
+        raise ValueError(f"no such kind of source; there are {known}")
+    return kind
+
+
 Bytes = Annotated[int, BeforeValidator(_parse_bytes), Field(gt=0)]
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -39,7 +59,7 @@ class _Section(BaseModel):
 class Source(_Section):
     """Where the raw collection lies and which of it is wanted."""
 
-    kind: Literal["files", "archive", "parquet", "jsonl", "git"]
+    kind: Annotated[str, AfterValidator(_known_source)]
     uri: str
     name: str | None = None
     include: Patterns = ("**/*",)

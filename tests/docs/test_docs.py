@@ -27,6 +27,7 @@ from PIL import Image
 
 import shardwright
 from shardwright.metadata import schemas
+from shardwright.metadata.curation import Curation
 from shardwright.metadata.layout import TABLES, Layout
 from shardwright.metadata.verify import verify
 from shardwright.pipelines.curate import curate
@@ -59,7 +60,7 @@ STACK = [
         "content": text,
         "max_stars_repo_name": "owner/name",
         "max_stars_repo_head_hexsha": "abc",
-        "max_stars_repo_licenses": ["MIT"],
+        "max_stars_repo_licenses": ["MIT", "Apache-2.0"],
         "max_stars_repo_path": path,
         "max_stars_count": 3,
         "lang": "Python",
@@ -139,6 +140,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         del sys.modules[name]
 
 
+def run_recipe(folder: Path, body: str, *stages: str) -> Curation:
+    """The output of a recipe, made where it is not there yet."""
+    path = folder / "block.yaml"
+    path.write_text(body)
+    recipe = load_recipe(path)
+    output = folder / "outputs" / recipe.name
+    if not output.exists():
+        curate(recipe, output, stages=stages)
+    return shardwright.open(output)
+
+
 @pytest.mark.parametrize(("page", "language", "body"), RUN)
 def test_block_runs(
     folder: Path, page: str, language: str, body: str, monkeypatch: pytest.MonkeyPatch
@@ -148,40 +160,44 @@ def test_block_runs(
         exec(compile(body, f"docs/{page}.md", "exec"), {})
         return
     assert language == "yaml"
-    path = folder / "block.yaml"
-    path.write_text(body)
-    recipe = load_recipe(path)
-    output = folder / "outputs" / recipe.name
-    summary = curate(recipe, output)
-    assert summary is not None
-    assert summary.kept > 4
-    assert summary.rejected == (1 if recipe.source.uri == "./data" else 0)
-    assert verify(Layout(output)) == []
+    stages = () if "embedding:" in body else ("ingest",)
+    curation = run_recipe(folder, body, *stages)
+    assert len(curation.tables["records"]) >= 8
+    rejects = curation.tables["rejects"].read(["path", "reason"]).to_pylist()
+    of_data = [{"path": "pkg/empty.py", "reason": "empty"}]
+    assert rejects == (of_data if "./data" in body else [])
+    if not stages:
+        assert verify(Layout(curation.root)) == []
 
 
-def test_plugin_encoder_wrote_the_vectors(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def recipe_named(name: str) -> str:
+    """The recipe of the pages with this name."""
+    return next(b for _, _, _, _, b in BLOCKS if re.search(f"^name: {name}$", b, re.MULTILINE))
+
+
+def test_own_encoder_wrote_the_vectors(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    recipe = next(p.values[2] for p in RUN if "own-encoder" in str(p.values[2]))
-    (folder / "own.yaml").write_text(str(recipe))
-    stages = ("ingest", "duplicates", "embed")
-    curate(load_recipe(folder / "own.yaml"), folder / "own", stages=stages)
-    models = shardwright.open(folder / "own").sql("SELECT DISTINCT model FROM embeddings")
+    models = run_recipe(folder, recipe_named("own-encoder")).sql(
+        "SELECT DISTINCT model FROM embeddings"
+    )
     assert models.to_pylist() == [{"model": "acme:bytes"}]
 
 
 def test_columns_land_where_the_page_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    recipe = next(p.values[2] for p in RUN if "name: the-stack" in str(p.values[2]))
-    (folder / "stack.yaml").write_text(str(recipe))
-    curate(load_recipe(folder / "stack.yaml"), folder / "stack", stages=("ingest",))
-    first = shardwright.open(folder / "stack").tables["records"].read().slice(0, 1).to_pylist()[0]
-    assert (first["path"], first["repository"], first["license"], first["language"]) == (
-        "stack.parquet#0",
-        "owner/name",
-        "MIT",
-        "Python",
-    )
+    stack = run_recipe(folder, recipe_named("the-stack"), "ingest").tables["records"].read()
+    first = stack.slice(0, 1).to_pylist()[0]
+    names = ("path", "repository", "revision", "license", "language")
+    assert [first[name] for name in names] == [
+        *("stack.parquet#0", "owner/name", "abc", "MIT, Apache-2.0", "Python")
+    ]
     assert dict(first["attributes"]) == {"path": "pkg/module0.py", "max_stars_count": "3"}
+
+
+def test_label_is_the_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    pictures = run_recipe(folder, recipe_named("pictures"), "ingest")
+    assert set(pictures.tables["records"].read(["label"])["label"].to_pylist()) == {"red", "blue"}
 
 
 def reasons_in_code() -> set[str]:
@@ -198,14 +214,16 @@ def reasons_in_code() -> set[str]:
                 reason = node.args[place]
             elif isinstance(node, ast.Tuple) and len(node.elts) == 2:
                 reason, message = node.elts
-                says = isinstance(message, ast.JoinedStr | ast.Call) or (
-                    isinstance(message, ast.Constant) and " " in str(message.value)
+                says = (
+                    isinstance(message, ast.JoinedStr)
+                    or (isinstance(message, ast.Constant) and " " in str(message.value))
+                    or (isinstance(message, ast.Call) and ast.unparse(message.func) == "explain")
                 )
                 if not says:
                     continue
             else:
                 continue
-            if isinstance(reason, ast.Constant) and re.fullmatch(r"[a-z_]+", str(reason.value)):
+            if isinstance(reason, ast.Constant) and re.fullmatch(r"[a-z0-9_]+", str(reason.value)):
                 found.add(str(reason.value))
     return found
 
@@ -246,11 +264,8 @@ def described(field: pa.Field) -> str:
 
 @pytest.mark.parametrize("table", schemas_that_are_written())
 def test_columns_are_all_listed_with_their_types(table: str) -> None:
-    fields = {
-        field.name: described(field)
-        for schema in schemas_that_are_written()[table]
-        for field in schema
-    }
+    written = schemas_that_are_written()[table]
+    fields = {field.name: described(field) for schema in written for field in schema}
     if table == "curated":
         fields = {"split": fields["split"]}
     assert documented(table) == fields
@@ -262,23 +277,26 @@ def test_tables_of_a_curation_are_all_listed(folder: Path) -> None:
     assert set(re.findall(r"^\| \[`(\w+)`\]\(#\1\) \|", PAGES["tables"], re.MULTILINE)) == written
 
 
+def prose(page: Path) -> str:
+    """A page without its fenced blocks."""
+    return re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+
+
 def linked() -> list[tuple[Path, str]]:
+    """Relative links, by page."""
     pages = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
     return [
         (page, target)
         for page in pages
         if page.exists()
-        for target in re.findall(
-            r"\]\(([^)\s]+)\)", re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
-        )
+        for target in re.findall(r"\]\(([^)\s]+)\)", prose(page))
         if not re.match(r"[a-z]+:", target)
     ]
 
 
 def anchors(page: Path) -> set[str]:
     """Anchors of a page's headings, as GitHub makes them."""
-    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
-    heads = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    heads = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in heads}
 
 

@@ -20,8 +20,6 @@ from shardwright.pipelines.sources.types import Input, Refusal, Source, Unit
 
 __all__ = ["Input", "Refusal", "Source", "Unit", "open_source"]
 
-_GROUP = "shardwright.sources"
-
 
 def open_source(settings: recipe.Source, max_bytes: int, modality: str) -> Source:
     """The source that a recipe names.
@@ -77,10 +75,10 @@ def _columns(settings: recipe.Source, modality: str) -> Columns:
 
 
 def _from_entry_point(kind: str) -> Callable[[recipe.Source, int, str], Source]:
-    for entry in entry_points(group=_GROUP, name=kind):
+    for entry in entry_points(group=recipe.SOURCES, name=kind):
         factory: Callable[[recipe.Source, int, str], Source] = entry.load()
         return factory
     raise UserError(
         f"source.kind {kind!r} is unknown; use {', '.join(_KINDS)}, or install a package that "
-        f"has it in the entry points {_GROUP!r}"
+        f"has it in the entry points {recipe.SOURCES!r}"
     )
