@@ -1,5 +1,6 @@
 """DuckDB over the tables: one view per table, over the files that its manifest names."""
 
+import glob
 import os
 import tempfile
 from collections.abc import Collection, Iterator
@@ -26,6 +27,11 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def file_literal(path: Path) -> str:
+    """A file's path as SQL text; DuckDB takes it for a pattern, so such signs are escaped."""
+    return quoted(glob.escape(path.as_posix()))
+
+
 def scan(manifest: Manifest, *, positions: bool = False, base: Path | None = None) -> str:
     """A ``read_parquet`` call over a table's files.
 
@@ -37,7 +43,7 @@ def scan(manifest: Manifest, *, positions: bool = False, base: Path | None = Non
     paths = manifest.files()
     if base is not None:
         paths = [path.relative_to(base) for path in paths]
-    files = ", ".join(quoted(path.as_posix()) for path in paths)
+    files = ", ".join(file_literal(path) for path in paths)
     extra = ", filename = true, file_row_number = true" if positions else ""
     return f"read_parquet([{files}], hive_partitioning = false{extra})"
 
@@ -178,15 +184,14 @@ def write_catalog(layout: Layout) -> None:
     """
     write_whole(layout.root / CATALOG_SQL, catalog_sql(layout))
     here = Layout(layout.root.absolute())
-    temporary = here.root / f".{CATALOG}.{os.getpid()}.{os.urandom(4).hex()}.tmp"
-    try:
-        with duckdb.connect(str(temporary)) as connection:
+    # Made elsewhere: DuckDB reads a '?' in the path of a database as the start of options.
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / CATALOG
+        with duckdb.connect(str(made)) as connection:
             for view, statement in view_statements(here):
                 connection.execute(statement)
                 connection.execute(_comment(view))
-        temporary.replace(here.root / CATALOG)
-    finally:
-        temporary.unlink(missing_ok=True)
+        write_whole(here.root / CATALOG, made.read_bytes())
 
 
 def catalog_sql(layout: Layout) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 import duckdb
 
 from shardwright.errors import DataError, UserError
-from shardwright.metadata.catalog import connect, quoted
+from shardwright.metadata.catalog import connect, file_literal
 from shardwright.metadata.layout import Layout
 from shardwright.metadata.lookup import places, read_row, rows_of
 
@@ -147,7 +147,7 @@ class _Life:
         if same is not None:
             if same.file is None:
                 return None
-            place = f"read_parquet({quoted(str(manifest.folder / same.file))})"
+            place = f"read_parquet({file_literal(manifest.folder / same.file)})"
         narrow = ", ".join(f'"{n}"' for n in manifest.schema.names if n not in (*_LARGE, "vector"))
         rows = rows_of(
             self._connection,

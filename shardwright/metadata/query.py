@@ -14,7 +14,7 @@ import pyarrow as pa
 from rich.cells import cell_len, set_cell_size
 
 from shardwright.errors import DataError, UserError
-from shardwright.metadata.catalog import connect, quoted
+from shardwright.metadata.catalog import connect, file_literal, quoted
 from shardwright.metadata.layout import Layout
 
 _CELL = 80
@@ -53,8 +53,10 @@ def query(layout: Layout, sql: str, memory: str = "1GB") -> pa.Table:
 
 
 def _lock(connection: duckdb.DuckDBPyConnection, layout: Layout) -> None:
-    files = ", ".join(quoted(str(path)) for m in layout.manifests() for path in m.files())
-    connection.execute(f"SET allowed_paths = [{files}]")
+    paths = [path for manifest in layout.manifests() for path in manifest.files()]
+    # A path is looked up as it is named in a query, and as the file that it then means.
+    files = {quoted(str(path)) for path in paths} | {file_literal(path) for path in paths}
+    connection.execute(f"SET allowed_paths = [{', '.join(sorted(files))}]")
     connection.execute("SET python_enable_replacements = false")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")

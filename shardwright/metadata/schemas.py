@@ -142,7 +142,7 @@ def embeddings(dimension: int, dtype: str) -> pa.Schema:
 
 
 def centroids(dimension: int) -> pa.Schema:
-    """Schema of ``centroids``: unit vectors of the clusters and the sizes they have."""
+    """Schema of ``centroids``: the unit vector of each cluster."""
     return pa.schema(
         [
             pa.field("cluster", pa.int32(), nullable=False),

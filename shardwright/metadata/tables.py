@@ -34,7 +34,7 @@ class PartWriter:
 
     Row groups end at ``NARROW_ROWS`` rows or ``GROUP_BYTES`` bytes
     (``VECTOR_GROUP_BYTES`` for vectors), whichever comes first. No file
-    is made when no row is written, unless ``close_empty`` is called.
+    is made when no row is written.
     """
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:

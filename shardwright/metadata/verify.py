@@ -14,7 +14,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from shardwright.metadata.catalog import connect, name_parts, quoted, scan
+from shardwright.metadata.catalog import connect, file_literal, name_parts, scan
 from shardwright.metadata.filelist import FileList
 from shardwright.metadata.integrity import (
     croissant_faults,
@@ -205,6 +205,13 @@ _CHECKS = (
         "(r.source, r.path, r.bytes, r.content_sha256)",
     ),
     _Check(
+        "decisions",
+        (),
+        "decisions that their score and threshold do not bear out",
+        "SELECT record_id FROM decisions WHERE stage IN ('keep', 'prune') AND score IS NOT NULL "
+        "AND keep <> (score >= threshold)",
+    ),
+    _Check(
         "rejects",
         ("records",),
         "inputs that are records too",
@@ -268,7 +275,7 @@ def _index_faults(connection: duckdb.DuckDBPyConnection, index: FileList) -> Ite
     for file in index.files:
         if file.format != "parquet":
             continue
-        ids = f"read_parquet({quoted(str(index.folder / file.path))})"
+        ids = f"read_parquet({file_literal(index.folder / file.path)})"
         place = f"indexes/{file.path}"
         for problem, query in (
             ("ids twice", f"SELECT record_id FROM {ids} GROUP BY ALL HAVING count(*) > 1"),

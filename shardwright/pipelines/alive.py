@@ -32,8 +32,8 @@ def drops_query(run: Run) -> tuple[str, list[Manifest]]:
 
 def alive_parts(run: Run, records: Manifest) -> Iterator[tuple[Part, list[int]]]:
     """Yields each part of ``records`` with the rows in it that are not alive, ascending."""
-    query, _ = drops_query(run)
-    with connect(run.layout) as connection:
+    query, used = drops_query(run)
+    with connect(run.layout, tables=["lookup", *(m.table for m in used)]) as connection:
         batches = stream(
             connection,
             f"SELECT DISTINCT part, row FROM ({query}) JOIN lookup USING (record_id) "

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from shardwright.errors import DataError, UserError
 
@@ -49,10 +50,20 @@ def curate(
 
     resolved = load_recipe(recipe, overrides or (), source)
     beam_arguments = context.obj or []
+    if not output:
+        raise UserError("--output is empty; name a folder")
     if "://" in output:
         raise UserError(f"--output {output}: name a local folder; this version writes to no other")
     if dry:
-        print(curation.dry_run(resolved, Path(output), stages or (), limit))
+        text = curation.dry_run(
+            resolved,
+            Path(output),
+            stages=stages or (),
+            limit=limit,
+            force=force,
+            beam_arguments=beam_arguments,
+        )
+        print(text)
         return
     summary = curation.curate(
         resolved,
@@ -64,7 +75,7 @@ def curate(
     )
     if summary is None:
         return
-    table = Table(title=f"{resolved.name}: {output}", title_justify="left", show_header=False)
+    table = Table(title=Text(f"{resolved.name}: {output}"), title_justify="left", show_header=False)
     table.add_column()
     table.add_column(justify="right")
     table.add_row("seen", f"{summary.seen:,}")
@@ -149,7 +160,7 @@ def main() -> None:
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
     arguments = sys.argv[1:]
     beam_arguments: list[str] = []
-    if "--" in arguments:
+    if "--" in arguments and arguments[0] == "curate":
         at = arguments.index("--")
         arguments, beam_arguments = arguments[:at], arguments[at + 1 :]
     try:
@@ -160,6 +171,9 @@ def main() -> None:
     except DataError as error:
         print(f"shardwright: {error}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        print("shardwright: interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """A curation: the recipe's stages in order, and what is said at the end."""
 
+import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,15 @@ import yaml
 from shardwright.errors import UserError
 from shardwright.metadata.catalog import connect
 from shardwright.metadata.filelist import read_file_list
+from shardwright.metadata.files import write_whole
+from shardwright.metadata.integrity import lineage_faults
 from shardwright.metadata.layout import Layout
 from shardwright.pipelines.execution import check_beam_arguments
-from shardwright.pipelines.progress import Reporter, StageProgress
+from shardwright.pipelines.progress import Reporter, StageMetrics, StageProgress
 from shardwright.pipelines.recipe import Recipe
 from shardwright.pipelines.run import Run, locked
+from shardwright.pipelines.sources.names import has_magic, split_glob
+from shardwright.pipelines.sources.storage import is_remote, local_path
 from shardwright.pipelines.stages.cluster import run_cluster
 from shardwright.pipelines.stages.describe import run_describe
 from shardwright.pipelines.stages.duplicates import run_duplicates
@@ -26,6 +31,8 @@ from shardwright.pipelines.stages.ingest import run_ingest
 from shardwright.pipelines.stages.prune import run_prune
 from shardwright.pipelines.stages.score import run_score
 from shardwright.pipelines.stages.shard import run_shard
+
+_BEAM_STAGES = ("ingest", "embed", "cluster", "shard")
 
 STAGES: dict[str, Callable[[Run, StageProgress], None]] = {
     "ingest": run_ingest,
@@ -73,16 +80,27 @@ def curate(
     """
     started = time.monotonic()
     names = _chosen(stages)
-    check_beam_arguments([*beam_arguments, *(a for v in recipe.runner.values() for a in v)])
-    _check_runner_keys(recipe)
-    _check_apart(recipe, output)
+    _check(recipe, output, names, beam_arguments)
     layout = Layout(output.absolute())
+    run = Run(recipe, layout, beam_arguments, limit, force, reporter or Reporter())
+    if "embed" in names and recipe.embedding is not None:
+        _ = run.encoder  # a model that is not there is known before hours of reading
     with locked(layout.root):
-        run = Run(recipe, layout, beam_arguments, limit, force, reporter or Reporter())
         for name in names:
             with run.reporter.stage(name) as progress:
                 STAGES[name](run, progress)
+            _remember(layout, run.reporter.metrics[-1])
         return summarise(layout, time.monotonic() - started)
+
+
+def _remember(layout: Layout, done: StageMetrics) -> None:
+    """Puts what a stage did into ``metrics.json``, in place of what it did in an earlier run."""
+    path = layout.root / "metrics.json"
+    known = json.loads(path.read_text())["stages"] if path.exists() else []
+    by_stage = {stage["stage"]: stage for stage in known} | {done.stage: asdict(done)}
+    stages = [by_stage[name] for name in STAGES if name in by_stage]
+    metrics = {"stages": stages, "seconds": sum(stage["seconds"] for stage in stages)}
+    write_whole(path, json.dumps(metrics, indent=1) + "\n")
 
 
 def _chosen(stages: Sequence[str]) -> list[str]:
@@ -92,32 +110,64 @@ def _chosen(stages: Sequence[str]) -> list[str]:
     return [name for name in STAGES if not stages or name in stages]
 
 
-def _check_runner_keys(recipe: Recipe) -> None:
+def _check(
+    recipe: Recipe, output: Path, names: Sequence[str], beam_arguments: Sequence[str]
+) -> None:
+    """Finds the mistakes that can be found before anything runs."""
     for name in recipe.runner:
-        if name != "all" and name not in STAGES:
-            known = ", ".join(["all", *STAGES])
-            raise UserError(f"runner.{name}: no such stage; write Beam options under {known}")
+        if name not in ("all", *_BEAM_STAGES):
+            known = ", ".join(["all", *_BEAM_STAGES])
+            raise UserError(f"runner.{name}: no Beam job has this name; there are {known}")
+    for arguments in [beam_arguments, *recipe.runner.values()]:
+        check_beam_arguments(arguments)
+    _check_apart(recipe, output)
+    _check_ours(output)
 
 
 def _check_apart(recipe: Recipe, output: Path) -> None:
-    if output.exists() and not output.is_dir():
-        raise UserError(f"--output {output}: is a file; name a folder")
-    if "://" in recipe.source.uri or any(mark in recipe.source.uri for mark in "*?["):
+    uri = recipe.source.uri
+    if recipe.source.kind == "git" or (is_remote(uri) and not uri.startswith("file://")):
         return
-    source, target = Path(recipe.source.uri).resolve(), output.resolve()
+    path = local_path(uri)
+    base = split_glob(path)[0] if has_magic(path) else path
+    source, target = Path(base).resolve(), output.resolve()
     if source.is_dir() and (target == source or source in target.parents):
         raise UserError(
-            f"--output {output} lies inside the input {recipe.source.uri}; "
+            f"--output {output} lies inside the input {uri}; "
             "the next run would read what this one wrote: choose a folder outside"
         )
 
 
-def dry_run(recipe: Recipe, output: Path, stages: Sequence[str], limit: int | None) -> str:
-    """The resolved recipe and what a run would do, as text."""
+def _check_ours(output: Path) -> None:
+    """A run deletes what its manifests do not name: only in folders that are Shardwright's own."""
+    try:
+        str(output.absolute()).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"--output {str(output)!r}: the path is no UTF-8; choose another") from None
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise UserError(f"--output {output}: is a file; name a folder")
+    ours = (output / ".staging").is_dir() or any((output / "tables").glob("*/_manifest.json"))
+    if not ours and any(output.iterdir()):
+        raise UserError(
+            f"--output {output}: holds files that are of no curation; name a new or empty folder"
+        )
+
+
+def dry_run(
+    recipe: Recipe,
+    output: Path,
+    *,
+    stages: Sequence[str] = (),
+    limit: int | None = None,
+    force: bool = False,
+    beam_arguments: Sequence[str] = (),
+) -> str:
+    """The resolved recipe and what a run would do, as text; raises as ``curate`` would."""
     names = _chosen(stages)
-    _check_runner_keys(recipe)
-    _check_apart(recipe, output)
-    run = Run(recipe, Layout(output.absolute()), limit=limit)
+    _check(recipe, output, names, beam_arguments)
+    run = Run(recipe, Layout(output.absolute()), limit=limit, force=force)
     lines = [yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False).rstrip(), "", "plan:"]
     records = run.layout.manifest("records")
     for name in names:
@@ -128,7 +178,7 @@ def dry_run(recipe: Recipe, output: Path, stages: Sequence[str], limit: int | No
 def _plan(run: Run, name: str, records: Any) -> str:
     if name != "ingest":
         return "over the records" if records is None else f"over {records.rows:,} records or fewer"
-    done = {} if records is None else {p.key: p.fingerprint for p in records.parts()}
+    done = {} if records is None or run.force else {p.key: p.fingerprint for p in records.parts()}
     parts = reused = units = size = 0
     for task in plan_ingest(run):
         parts += 1
@@ -142,9 +192,9 @@ def summarise(layout: Layout, seconds: float) -> Summary | None:
     """Counts what became of the records."""
     records, rejects = layout.manifest("records"), layout.manifest("rejects")
     decisions = layout.manifest("decisions")
-    if records is None or rejects is None or decisions is None:
+    if records is None or rejects is None or decisions is None or any(lineage_faults(layout)):
         return None
-    with connect(layout) as connection:
+    with connect(layout, tables=["decisions"]) as connection:
         dropped = connection.execute(
             "SELECT reason, count(*) FROM decisions WHERE NOT keep GROUP BY stage, reason "
             "ORDER BY min(CASE stage WHEN 'prune' THEN 1 ELSE 0 END), reason"

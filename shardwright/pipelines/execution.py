@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.runner import create_runner
 from threadpoolctl import threadpool_limits
 
 from shardwright.errors import UserError
@@ -28,11 +29,15 @@ def check_beam_arguments(arguments: Sequence[str]) -> None:
     for options in PipelineOptions.__subclasses__():
         options._add_argparse_args(cast(Any, _Once(parser)))
     try:
-        _, unknown = parser.parse_known_args(list(arguments))
+        known, unknown = parser.parse_known_args(list(arguments))
     except (argparse.ArgumentError, argparse.ArgumentTypeError) as error:
         raise UserError(f"Beam option: {error}") from None
     if unknown:
         raise UserError(f"{unknown[0]!r}: no option of Beam; see its PipelineOptions for names")
+    try:
+        create_runner(known.runner or "FnApiRunner")
+    except (ValueError, ImportError, AttributeError) as error:
+        raise UserError(f"--runner={known.runner}: {error}") from None
 
 
 class _Once:

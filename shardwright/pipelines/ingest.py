@@ -49,7 +49,7 @@ def ingest(
     """
     records = _Batch(schemas.records(modality))
     rejects = _Batch(schemas.REJECTS)
-    inputs = _once(source.read(units))
+    inputs = source.read(units)
     with contextlib.ExitStack() as stack:
         if modality == "code":
             checked = _code(inputs, source_name, limits)
@@ -72,18 +72,6 @@ def ingest(
         yield "records", records.take()
     if rejects.rows:
         yield "rejects", rejects.take()
-
-
-def _once(inputs: Iterator[Input | Refusal]) -> Iterator[Input | Refusal]:
-    """Refuses what has the path, and so the id, of an earlier input."""
-    seen: set[str] = set()
-    for item in inputs:
-        if isinstance(item, Input):
-            if item.path in seen:
-                yield Refusal(item.path, "duplicate_path", "an earlier input has the same path")
-                continue
-            seen.add(item.path)
-        yield item
 
 
 def _code(

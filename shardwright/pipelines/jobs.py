@@ -17,10 +17,13 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from shardwright.errors import DataError, UserError
 from shardwright.metadata.files import canonical_json, write_whole
 from shardwright.metadata.layout import Layout
 from shardwright.metadata.manifest import Manifest, Origin, Part, write_manifest
 from shardwright.metadata.tables import PartWriter, write_empty
+
+FAULT = "fault.json"
 
 
 @dataclass(frozen=True)
@@ -117,8 +120,11 @@ class RunTask:
         try:
             self.work(task.payload, output)
             output.close(started)
-        except BaseException:
+        except BaseException as error:
             output.discard()
+            if isinstance(error, UserError | DataError):  # Beam would wrap it in its tracebacks
+                said = {"kind": type(error).__name__, "message": str(error)}
+                write_whole(self.folder / FAULT, canonical_json(said))
             raise
 
 
@@ -175,9 +181,27 @@ class Job:
             for line in file:
                 yield Task(**json.loads(line))
 
+    def raise_fault(self) -> None:
+        """Raises the user's or the data's fault that a worker left, if one did."""
+        path = self.folder / FAULT
+        if path.exists():
+            said = json.loads(path.read_bytes())
+            raise {"UserError": UserError, "DataError": DataError}[said["kind"]](said["message"])
+
     def runner(self, work: Work) -> RunTask:
         """The function that a worker runs on each element of ``todo``."""
         return RunTask(self.plan, self.folder, self.schemas, work)
+
+    def is_current(self, origin: Origin, *tables: str) -> bool:
+        """Whether the committed tables (or all of the job's) are what it would commit."""
+        keys = [task.key for task in self.tasks]
+        for table in tables or self.schemas:
+            old = self._committed[table]
+            if old is None or not old.origin.same_work(origin):
+                return False
+            if [part.key for part in old.parts() if part.key != "empty"] != keys:
+                return False
+        return all(task.committed for task in self.tasks)
 
     def sidecar(self, task: Planned) -> dict[str, Any]:
         """What the worker wrote when it committed the task."""
@@ -217,6 +241,7 @@ def plan_job(
     for table in schemas:
         (folder / table).mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / FAULT).unlink(missing_ok=True)
     manifests = {table: layout.manifest(table) for table in schemas}
     committed = {} if force or staged_only else _committed_fingerprints(manifests, schemas)
     if force:
@@ -263,7 +288,11 @@ def _committed_fingerprints(
         manifest = manifests[table]
         if manifest is None or not manifest.schema.equals(schema):
             return {}
-        mine = {part.key: part.fingerprint for part in manifest.parts()}
+        mine = {
+            part.key: part.fingerprint
+            for part in manifest.parts()
+            if part.file is None or (manifest.folder / part.file).exists()
+        }
         common = mine if common is None else dict(common.items() & mine.items())
     return common or {}
 
@@ -280,7 +309,7 @@ def commit_job(job: Job, origin: Origin) -> dict[str, Manifest]:
 
 def _commit_table(job: Job, table: str, schema: pa.Schema, origin: Origin) -> Manifest:
     old = job._committed[table]
-    if old is not None and old.origin.same_work(origin) and _unchanged(job, old):
+    if old is not None and job.is_current(origin, table):
         return old
     folder = job.layout.table(table)
     folder.mkdir(parents=True, exist_ok=True)
@@ -292,13 +321,6 @@ def _commit_table(job: Job, table: str, schema: pa.Schema, origin: Origin) -> Ma
         )
     remove_unnamed(manifest)
     return manifest
-
-
-def _unchanged(job: Job, old: Manifest) -> bool:
-    keys = tuple(part.key for part in old.parts() if part.key != "empty")
-    return all(task.committed for task in job.tasks) and keys == tuple(
-        task.key for task in job.tasks
-    )
 
 
 def _placed_parts(job: Job, table: str, old: Manifest | None) -> Iterator[Part]:

@@ -85,7 +85,7 @@ class StageProgress:
     @contextmanager
     def watch(self, folder: Path, todo: int) -> Iterator[None]:
         """Counts the sidecars that appear in a job's folder while its Beam job runs."""
-        if not todo:
+        if not todo or not self._console.is_terminal:
             yield
             return
         seen = {path.name for path in folder.glob("part-*.json")}
@@ -97,8 +97,7 @@ class StageProgress:
             TextColumn("{task.fields[rates]}"),
             TimeElapsedColumn(),
         )
-        live = self._console.is_terminal
-        with Progress(*columns, console=self._console, transient=True, disable=not live) as bar:
+        with Progress(*columns, console=self._console, transient=True) as bar:
             task = bar.add_task(self._name, total=todo, rates="")
             started = time.monotonic()
             records = size = 0

@@ -26,6 +26,8 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
 def _parse_bytes(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError(f"{value} is no size; write bytes as a number, or like 1MB")
     if not isinstance(value, str):
         return value
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?B?)\s*", value, re.IGNORECASE)
@@ -74,7 +76,7 @@ class Limits(_Section):
 
     max_bytes: Bytes = 1_000_000
     max_pixels: Annotated[int, Field(gt=0)] = 178_956_970
-    decode_seconds: Annotated[float, Field(gt=0)] = 30.0
+    decode_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
     reject_threshold: Share = 0.05
     part_bytes: Bytes = 16_000_000
 
@@ -173,6 +175,15 @@ class Recipe(_Section):
         return data
 
     @model_validator(mode="after")
+    def _group_is_of_the_modality(self) -> "Recipe":
+        other = {"code": "label", "image": "language"}[self.modality]
+        if self.shards.group_by == other:
+            raise ValueError(
+                f"shards.group_by {other!r}: {self.modality} records have no such column"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _prune_needs_embedding(self) -> "Recipe":
         if self.embedding is None and self.prune is not None:
             raise ValueError(
@@ -221,7 +232,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), uri: str | None = Non
         data = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
     except OSError as error:
         raise UserError(f"recipe {path}: {error.strerror}; name a readable YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"recipe {path}: no valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise UserError(f"recipe {path}: expected keys like name, modality and source")
@@ -238,6 +249,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), uri: str | None = Non
         place = ".".join(str(step) for step in first["loc"]) or "recipe"
         problem = first["msg"].removeprefix("Value error, ")
         given = "" if isinstance(first["input"], dict) else f" (given: {first['input']!r})"
+        if first["type"] in ("none_required", "too_long"):
+            problem = "is not in this version; leave it empty"
         if first["type"] == "extra_forbidden":
             problem, given = "no such key; see docs/recipe.md for the keys there are", ""
         raise UserError(f"recipe {path}: {place}: {problem}{given}") from None
@@ -249,9 +262,12 @@ def _override(data: dict[str, Any], override: str) -> None:
         raise UserError(f"--set {override!r}: write it as key=value, like prune.fraction=0.1")
     try:
         value = yaml.load(text, _StrictLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         problem = " ".join(str(error).split())
-        raise UserError(f"--set {override!r}: the value is no YAML: {problem}") from None
+        raise UserError(
+            f"--set {override!r}: the value is no YAML: {problem}; quote texts with special signs "
+            "inside the value, like key='[\"**/*.py\"]'"
+        ) from None
     *folders, last = key.split(".")
     target = data
     for folder in folders:

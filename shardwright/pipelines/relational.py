@@ -40,11 +40,12 @@ def commit_query(
         version: Version of the stage's code.
         tables: Table -> (schema, query that yields the schema's columns in the wanted order).
         parameters: Recipe values that decide the result.
-        inputs: Tables that the queries read.
+        inputs: Tables that the queries read; they see no others.
         aligned: With it, each query yields ``part`` (place in this table) before the schema's
             columns, sorted by it, and the table gets a part for each part of this one.
         prepare: Makes what else the queries name; runs only when they run.
     """
+    inputs = list(inputs)
     origin = run.origin(stage, version, parameters, inputs, time.time())
     now = {table: run.layout.manifest(table) for table in tables}
     current = {
@@ -58,7 +59,7 @@ def commit_query(
         return current
     run.incomplete()
     committed: dict[str, Manifest] = {}
-    with connect(run.layout) as connection:
+    with connect(run.layout, tables=[manifest.table for manifest in inputs]) as connection:
         if prepare is not None:
             prepare(connection)
         for table, (schema, query) in tables.items():

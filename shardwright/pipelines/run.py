@@ -67,14 +67,25 @@ class Run:
         ]
         options = pipeline_options(arguments, len(job.todo), job.todo_bytes)
         with progress.watch(job.folder, len(job.todo)):
-            run_each(stage, job.todo, job.runner(work), options)
+            try:
+                run_each(stage, job.todo, job.runner(work), options)
+            except Exception:
+                job.raise_fault()
+                raise
 
     def commit(self, job: Job, origin: Origin) -> dict[str, Manifest]:
         """Commits a job's tables and clears its staging."""
-        self.incomplete()
+        if not job.is_current(origin):
+            self.incomplete()
         manifests = commit_job(job, origin)
         shutil.rmtree(job.folder)
         return manifests
+
+    def drop(self, table: str) -> None:
+        """Removes a table that the recipe no longer asks for."""
+        if self.layout.table(table).exists():
+            self.incomplete()
+            self.layout.drop_table(table)
 
     def incomplete(self) -> None:
         """Says that the curation is being changed; ``describe`` says when it is whole again."""

@@ -18,7 +18,6 @@ from shardwright.quality.faults import Fault
 # FPX and MIC exist only where olefile happens to be installed.
 _NEVER_OPENED = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "FPX", "MIC"}
 _OUT_OF_MEMORY = "out of memory"
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # of an object, which differs between runs
 
 
 @dataclass(frozen=True)

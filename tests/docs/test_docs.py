@@ -94,9 +94,13 @@ def write_inputs(root: Path) -> None:
         colour = "red" if i % 2 else "blue"
         Image.new("RGB", (32 + i, 32), colour).save(root / f"pictures/{colour}/{i}.png")
     with sqlite3.connect(root / "snippets.db") as database:
-        database.execute("CREATE TABLE snippets (id, body, language, author)")
-        rows = [(i, text, "Python", "a") for i, text in enumerate(CODE.values())]
-        database.executemany("INSERT INTO snippets VALUES (?, ?, ?, ?)", rows)
+        database.execute(
+            "CREATE TABLE snippets (id INTEGER PRIMARY KEY, name, body, author, updated)"
+        )
+        rows = [(path, text, "a", "today") for path, text in CODE.items()]
+        database.executemany(
+            "INSERT INTO snippets (name, body, author, updated) VALUES (?, ?, ?, ?)", rows
+        )
     database.close()
     identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
     for command in (["init", "--quiet"], ["add", "."], [*identity, "commit", "--quiet", "-m", "a"]):
@@ -181,6 +185,13 @@ def test_own_encoder_wrote_the_vectors(folder: Path, monkeypatch: pytest.MonkeyP
         "SELECT DISTINCT model FROM embeddings"
     )
     assert models.to_pylist() == [{"model": "acme:bytes"}]
+
+
+def test_own_source_gave_the_records(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    records = run_recipe(folder, recipe_named("snippets"), "ingest").tables["records"].read()
+    assert records["path"].to_pylist() == sorted(CODE)
+    assert records["content"].to_pylist() == [CODE[path] for path in sorted(CODE)]
 
 
 def test_columns_land_where_the_page_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,14 +112,6 @@ def test_the_language_of_the_source_comes_first():
     assert languages == ["Cython", "Rust", "Makefile", "Go"]
 
 
-def test_a_path_that_comes_twice_is_refused_the_second_time():
-    items = [Input("a.py", b"one"), Input("a.py", b"two"), Input("b.py", b""), Input("b.py", b"x")]
-    batches = run(items)
-    assert [row["content"] for row in rows(batches, "records")] == ["one"]
-    reasons = [(row["path"], row["reason"]) for row in rows(batches, "rejects")]
-    assert reasons == [("a.py", "duplicate_path"), ("b.py", "empty"), ("b.py", "duplicate_path")]
-
-
 @given(st.lists(st.sampled_from([0, 1, 10, 3_000_000, 5_000_000, 9_000_000]), max_size=12))
 def test_batches_are_bounded_and_in_order(sizes):
     items = [Input(str(i), b"a" * size, language="x") for i, size in enumerate(sizes)]

@@ -225,7 +225,7 @@ def build(
             verdict = (False, "filter", "too_short")
         if dropped is not None:
             verdict = (False, "prune", dropped)
-        score = i / count if embedding else None
+        score = (i / 55 if dropped else 0.4 + i / count / 2) if embedding else None
         if row is rows[-1]:
             verdict, score = (False, "duplicates", "exact_duplicate"), 1.0
         decided[row["record_id"]] = {

@@ -45,6 +45,7 @@ class GitSource:
 
     def _units(self) -> Iterator[Unit]:
         commit = self._commit()
+        odd: set[str] = set()  # names that may show like another one
         with _git(self.uri, "ls-tree", "-r", "-z", "--long", "--full-tree", commit) as process:
             assert process.stdout is not None
             assert process.stderr is not None
@@ -57,6 +58,10 @@ class GitSource:
                 problem = None
                 if mode in _KINDS:
                     problem = ("not_regular_file", f"{_KINDS[mode]}, and no file")
+                if "\\x" in path:
+                    if path in odd:
+                        problem = ("duplicate_path", "another name reads the same when shown")
+                    odd.add(path)
                 state = f"{blob}:{commit}"
                 length = int(size) if size.isdecimal() else 0
                 yield Unit(path, f"{commit} {blob}", length, state, problem)

@@ -63,5 +63,8 @@ class Source(Protocol):
         ...
 
     def read(self, units: Sequence[Unit]) -> Iterator[Input | Refusal]:
-        """Yields every wanted input of the units, in order, as bytes or as a refusal."""
+        """Yields every wanted input of the units, in order, as bytes or as a refusal.
+
+        No two inputs of a source have one path: what comes second is a refusal.
+        """
         ...

@@ -19,6 +19,7 @@ from shardwright.metadata.tables import read_batches, read_part
 from shardwright.pipelines.jobs import Output, Task
 from shardwright.pipelines.progress import StageProgress
 from shardwright.pipelines.run import Run
+from shardwright.pipelines.vectors import column, matrix
 
 VERSION = "1"
 # The sample that centroids are trained on: FAISS's own 256 points a centroid, and never more than
@@ -46,13 +47,6 @@ class AssignPart:
                 pa.array(np.maximum(1.0 - similarity, 0.0)),
             ]
             output.write("clusters", pa.RecordBatch.from_arrays(columns, schema=CLUSTERS))
-
-
-def matrix(vectors: pa.FixedSizeListArray) -> np.ndarray[Any, Any]:
-    """The vectors as a float32 array [n, d]."""
-    flat = vectors.flatten().to_numpy(zero_copy_only=False)
-    rows: np.ndarray[Any, Any] = flat.reshape(len(vectors), vectors.type.list_size)
-    return rows.astype(np.float32, copy=False)
 
 
 def sample(embeddings: Manifest, size: int, seed: int) -> np.ndarray[Any, Any]:
@@ -95,9 +89,7 @@ def train(run: Run, embeddings: Manifest, k: int) -> Manifest:
         output = Output(job.folder, task, job.schemas)
         columns = [
             pa.array(np.arange(k, dtype=np.int32)),
-            pa.FixedSizeListArray.from_arrays(pa.array(centres.reshape(-1)), dimension).cast(
-                schema.field("vector").type
-            ),
+            column(centres, schema.field("vector").type),
         ]
         output.write("centroids", pa.RecordBatch.from_arrays(columns, schema=schema))
         output.close(started)
@@ -126,8 +118,8 @@ def plan(embeddings: Manifest, centres: Manifest) -> Iterator[Task]:
 def run_cluster(run: Run, progress: StageProgress) -> None:
     """Runs the stage."""
     if run.recipe.embedding is None:
-        run.layout.drop_table("centroids")
-        run.layout.drop_table("clusters")
+        run.drop("centroids")
+        run.drop("clusters")
         return
     started = time.time()
     embeddings = run.layout.need("embeddings", "embed")
@@ -137,8 +129,8 @@ def run_cluster(run: Run, progress: StageProgress) -> None:
             f"clusters.k {run.recipe.clusters.k} falls to {k}: so many records are alive"
         )
     if k == 0:
-        run.layout.drop_table("centroids")
-        run.layout.drop_table("clusters")
+        run.drop("centroids")
+        run.drop("clusters")
         return
     centres = train(run, embeddings, k)
     job = run.plan("cluster", {"clusters": CLUSTERS}, plan(embeddings, centres))

@@ -1,25 +1,30 @@
 """``describe``: metadata, catalog, metrics and report, written last of all."""
 
 import json
-from dataclasses import asdict
 
+from shardwright.errors import DataError
 from shardwright.metadata.catalog import write_catalog
 from shardwright.metadata.croissant import write_croissant
 from shardwright.metadata.files import write_whole
+from shardwright.metadata.integrity import lineage_faults
 from shardwright.pipelines.progress import StageProgress
 from shardwright.pipelines.run import Run
 from shardwright.service.report import write_report
 
 
 def run_describe(run: Run, progress: StageProgress) -> None:
-    """Runs the stage. ``croissant.json`` comes last: it says that the curation is complete."""
+    """Runs the stage. ``croissant.json`` comes last: it says that the curation is complete.
+
+    Raises:
+        DataError: A table was made from other tables than those that are there.
+    """
     layout = run.layout
+    stale = next(lineage_faults(layout), None)
+    if stale is not None:
+        raise DataError(f"{stale}; run the stages again that come after")
     run.incomplete()
     recipe = run.recipe.model_dump(mode="json")
     write_whole(layout.root / "recipe.json", json.dumps(recipe, indent=1) + "\n")
-    stages = [asdict(stage) for stage in run.reporter.metrics]
-    metrics = {"stages": stages, "seconds": sum(stage["seconds"] for stage in stages)}
-    write_whole(layout.root / "metrics.json", json.dumps(metrics, indent=1) + "\n")
     write_catalog(layout)
     write_report(layout)
     write_croissant(layout, recipe)

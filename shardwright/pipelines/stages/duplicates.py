@@ -25,7 +25,7 @@ def run_duplicates(run: Run, progress: StageProgress) -> None:
     """Runs the stage."""
     records = run.layout.need("records", "ingest")
     if not run.recipe.duplicates.exact:
-        run.layout.drop_table("duplicates")
+        run.drop("duplicates")
         return
     tables = commit_query(
         run,

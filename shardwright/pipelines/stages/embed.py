@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from shardwright.embeddings.encoder import Encoder, load_encoder
-from shardwright.metadata.catalog import connect, scan
+from shardwright.metadata.catalog import connect, file_literal, scan
 from shardwright.metadata.files import HashedFile, fingerprint
 from shardwright.metadata.manifest import Manifest
 from shardwright.metadata.schemas import blob, embeddings
@@ -23,6 +23,7 @@ from shardwright.pipelines.jobs import Job, Output, Task
 from shardwright.pipelines.progress import StageProgress
 from shardwright.pipelines.relational import stream
 from shardwright.pipelines.run import Run
+from shardwright.pipelines.vectors import column, matrix
 
 VERSION = "1"
 # Records that an encoder is handed at a time: enough to sort by length, bounded in bytes.
@@ -103,13 +104,9 @@ class EmbedPart:
     def _batch(
         self, schema: pa.Schema, window: pa.Table, vectors: np.ndarray[Any, Any]
     ) -> pa.RecordBatch:
-        flat = vectors.astype(self.dtype).reshape(-1)
-        size = schema.field("vector").type.list_size
         columns = [
             window.column("record_id").combine_chunks(),
-            pa.FixedSizeListArray.from_arrays(pa.array(flat), size).cast(
-                schema.field("vector").type
-            ),
+            column(vectors, schema.field("vector").type),
             pa.array([self.encoder.name] * window.num_rows, pa.string()),
             window.column("content_sha256").combine_chunks(),
         ]
@@ -134,10 +131,9 @@ def _vectors(file: Path, rows: np.ndarray[Any, Any]) -> Iterator[tuple[int, np.n
     """Yields (place in ``rows``, vector) for the asked rows of a part, reading it once."""
     offset = 0
     for batch in read_batches(file, ["vector"], rows=4096):
-        column = batch.column("vector")
-        matrix = column.flatten().to_numpy().reshape(batch.num_rows, -1)
+        rows_here = matrix(batch.column("vector"))
         for place in np.flatnonzero((rows >= offset) & (rows < offset + batch.num_rows)):
-            yield int(place), matrix[rows[place] - offset]
+            yield int(place), rows_here[rows[place] - offset]
         offset += batch.num_rows
 
 
@@ -166,7 +162,7 @@ def run_embed(run: Run, progress: StageProgress) -> None:
     started = time.time()
     embedding = run.recipe.embedding
     if embedding is None:
-        run.layout.drop_table("embeddings")
+        run.drop("embeddings")
         return
     records = run.layout.need("records", "ingest")
     _, drops = drops_query(run)
@@ -174,8 +170,9 @@ def run_embed(run: Run, progress: StageProgress) -> None:
     schema = embeddings(encoder.dimension, embedding.dtype)
     job = run.plan("embed", {"embeddings": schema}, plan(run, records))
     parameters = {
-        **embedding.model_dump(mode="json", exclude={"device"}),
-        "encoder": encoder.description,
+        # Not the model's address: the same weights in another folder are the same model.
+        **embedding.model_dump(mode="json", exclude={"device", "model"}),
+        "encoder": {"name": encoder.name, **encoder.description},
         "encoder_fingerprint": encoder.fingerprint,
     }
     work = EmbedPart(
@@ -202,17 +199,19 @@ def _cached(run: Run, job: Job, parameters: dict[str, Any]) -> Path | None:
     old = run.layout.manifest("embeddings")
     if old is None or run.force or not job.todo or old.rows == 0:
         return None
+    if not all(path.exists() for path in old.files()):
+        return None
     same = {**old.origin.parameters} == parameters and old.origin.version == VERSION
     if not same or not old.schema.equals(job.schemas["embeddings"]):
         return None
     path = job.folder / "cached.parquet"
-    with connect(run.layout) as connection:
+    with connect(run.layout, tables=()) as connection:
         tasks = ((task.key, task.payload["records"]) for task in job.pending())
         open_parts = [(key, file) for key, file in tasks if file is not None]
         if not open_parts:
             return None
         connection.register("open_parts", _keys(open_parts))
-        files = ", ".join("'" + file.replace("'", "''") + "'" for _, file in open_parts)
+        files = ", ".join(file_literal(Path(file)) for _, file in open_parts)
         batches = stream(
             connection,
             f"""

@@ -11,6 +11,7 @@ from shardwright.metadata.files import fingerprint, sha256_file
 from shardwright.metadata.tables import PartWriter, read_part
 from shardwright.pipelines.progress import StageProgress
 from shardwright.pipelines.run import Run
+from shardwright.pipelines.vectors import matrix
 
 VERSION = "1"
 _IDS = pa.schema([pa.field("record_id", pa.string(), nullable=False)])
@@ -41,8 +42,7 @@ def run_index(run: Run, progress: StageProgress) -> None:
     with FlatIndexWriter(index, dimension) as vectors, PartWriter(ids, _IDS) as names:
         for part in embeddings.parts():
             for batch in read_part(embeddings, part, ["record_id", "vector"]):
-                matrix = batch.column("vector").flatten().to_numpy(zero_copy_only=False)
-                vectors.add(matrix.reshape(batch.num_rows, dimension).astype("float32"))
+                vectors.add(matrix(batch.column("vector")))
                 names.write(batch.select(["record_id"]).cast(_IDS))
         written = names.close("ids", work)
     files = [

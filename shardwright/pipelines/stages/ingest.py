@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 from shardwright.errors import DataError
@@ -67,12 +68,20 @@ def plan(run: Run) -> Iterator[Task]:
     settings = parameters(run)
     del settings["limit"]  # it shows in the units
     del settings["limits"]["reject_threshold"], settings["limits"]["part_bytes"]
+    tool = {"code": "magika", "image": "pillow"}[recipe.modality]
+    decided_by = f"{tool} {version(tool)}"
     for key, units in plan_parts(source.units(run.limit), recipe.limits.part_bytes):
         listed = [vars(unit) for unit in units]
         identity = [{k: v for k, v in unit.items() if k != "location"} for unit in listed]
         yield Task(
             key,
-            fingerprint(stage="ingest", version=VERSION, settings=settings, units=identity),
+            fingerprint(
+                stage="ingest",
+                version=VERSION,
+                settings=settings,
+                tool=decided_by,
+                units=identity,
+            ),
             {"units": listed},
             sum(unit.size for unit in units),
         )
@@ -91,7 +100,8 @@ def run_ingest(run: Run, progress: StageProgress) -> None:
     if not job.tasks:
         raise DataError(
             f"{recipe.source.uri}: nothing in it matches source.include "
-            f"{list(recipe.source.include)}; check the folder and the patterns"
+            f"{list(recipe.source.include)}; check the folder and the patterns (to take all below "
+            "the folders that a glob names, end it in /**)"
         )
     source = open_source(recipe.source, recipe.limits.max_bytes, recipe.modality)
     work = IngestPart(source, recipe.source_name, recipe.modality, recipe.limits)
@@ -101,6 +111,7 @@ def run_ingest(run: Run, progress: StageProgress) -> None:
     progress.records = tables["records"].rows + tables["rejects"].rows
     progress.bytes = job.bytes
     _look_up(run, tables["records"])
+    _check_ids(run)
     _check_damage(run, tables["records"], tables["rejects"])
 
 
@@ -121,8 +132,19 @@ def _look_up(run: Run, table: Manifest) -> None:
     )
 
 
+def _check_ids(run: Run) -> None:
+    with connect(run.layout, tables=["lookup"]) as connection:
+        twice = connection.execute(
+            "SELECT record_id FROM lookup GROUP BY record_id HAVING count(*) > 1 LIMIT 1"
+        ).fetchall()
+    if twice:
+        raise DataError(
+            f"record {twice[0][0]}: the source gives two inputs one path; paths must be unique"
+        )
+
+
 def _check_damage(run: Run, accepted: Manifest, rejected: Manifest) -> None:
-    with connect(run.layout) as connection:
+    with connect(run.layout, tables=["rejects"]) as connection:
         bad, reasons = connection.execute(
             "SELECT coalesce(sum(n), 0)::BIGINT, string_agg(reason || ' ' || n, ', ') FROM "
             "(SELECT reason, count(*) AS n FROM rejects WHERE reason <> 'empty' "

@@ -1,5 +1,6 @@
 """``prune``: the decision on every record, with the stage, the reason and the numbers behind it."""
 
+from shardwright.errors import UserError
 from shardwright.metadata.schemas import DECISIONS
 from shardwright.pipelines.alive import DROPS, drops_query
 from shardwright.pipelines.progress import StageProgress
@@ -18,6 +19,14 @@ def run_prune(run: Run, progress: StageProgress) -> None:
     scores = run.layout.manifest("scores")
     explanations = run.layout.manifest("score_explanations")
     prune = run.recipe.prune
+    embeddings = run.layout.manifest("embeddings")
+    if prune is not None and (embeddings is None or embeddings.rows):
+        scores = run.layout.need("scores", "score")
+        if scores.origin.parameters != prune.model_dump(mode="json"):
+            raise UserError(
+                f"{scores.folder}: scored for prune {scores.origin.parameters}, and the recipe now "
+                "says otherwise; run stage 'score' first"
+            )
     if prune is not None and scores is not None and explanations is not None:
         inputs = [lookup, *dropping, scores, explanations]
         cut = threshold(scores.rows, prune.fraction, prune.alpha)
@@ -26,8 +35,6 @@ def run_prune(run: Run, progress: StageProgress) -> None:
             "JOIN score_explanations USING (record_id)"
         )
     else:
-        if prune is not None and run.layout.manifest("embeddings") is None:
-            run.layout.need("scores", "score")
         inputs = [lookup, *dropping]
         cut = 0.0
         scored = (

@@ -18,8 +18,8 @@ def run_score(run: Run, progress: StageProgress) -> None:
         embeddings = run.layout.need("embeddings", "embed")
         clusters = run.layout.need("clusters", "cluster") if embeddings.rows else None
     if prune is None or clusters is None:
-        run.layout.drop_table("scores")
-        run.layout.drop_table("score_explanations")
+        run.drop("scores")
+        run.drop("score_explanations")
         return
     ranking = ranking_query("clusters", clusters.rows, prune.fraction, prune.alpha)
     query = (
@@ -38,7 +38,7 @@ def run_score(run: Run, progress: StageProgress) -> None:
             ),
         },
         parameters=prune.model_dump(mode="json"),
-        inputs=[clusters],
+        inputs=[clusters, run.layout.need("lookup", "ingest")],
         aligned=run.layout.need("records", "ingest"),
     )
     progress.records = clusters.rows

@@ -6,9 +6,10 @@ its part of ``records``, writes its part of ``curated`` and the samples grouped 
 table); and for each shard a worker reads its row group of every part and writes the file.
 """
 
+import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
@@ -27,7 +28,7 @@ from shardwright.metadata.bucketed import (
 )
 from shardwright.metadata.catalog import connect, name_parts, scan
 from shardwright.metadata.filelist import ListedFile, read_file_list, write_file_list
-from shardwright.metadata.files import fingerprint, sha256_file
+from shardwright.metadata.files import fingerprint, sha256_file, write_whole
 from shardwright.metadata.manifest import Manifest, Origin
 from shardwright.metadata.schemas import SHARDS, curated, records
 from shardwright.metadata.tables import read_batches
@@ -135,7 +136,7 @@ class WriteShard:
 
 @lru_cache(maxsize=1)
 def _grouped(listing: Path) -> Any:
-    return open_bucketed([Path(line) for line in listing.read_text().splitlines()])
+    return open_bucketed([Path(name) for name in json.loads(listing.read_text())])
 
 
 def sample_columns(modality: str) -> dict[str, str]:
@@ -279,9 +280,13 @@ def run_shard(run: Run, progress: StageProgress) -> None:
         and listed.fingerprint == work
         and table is not None
         and table.origin.same_work(origin)
+        and all((layout.shards / file.path).exists() for file in listed.files)
+        and all(path.exists() for path in table.files())
         and not run.force
     ):
         progress.parts = progress.reused = table.count + len(listed.files)
+        for job in ("group", "write"):  # what a run left that was cut off behind its commit
+            shutil.rmtree(layout.staging(job), ignore_errors=True)
         return
     buckets = _buckets(run)
     first = {split: bucket for bucket, (split, shard, _) in enumerate(buckets) if shard == 0}
@@ -308,7 +313,7 @@ def run_shard(run: Run, progress: StageProgress) -> None:
 def _buckets(run: Run) -> list[tuple[str, int, int]]:
     """(split, shard, samples) of every shard, in the recipe's order of splits."""
     order = {split: place for place, split in enumerate(run.recipe.shards.split)}
-    with connect(run.layout) as connection:
+    with connect(run.layout, tables=["shards"]) as connection:
         rows = connection.execute(
             "SELECT split, shard, count(*) FROM shards GROUP BY split, shard"
         ).fetchall()
@@ -345,16 +350,21 @@ def _write_tasks(buckets: list[tuple[str, int, int]], work: str, size: int) -> I
 def _list_grouped(job: Job, buckets: int) -> Path:
     """Writes the list of the files of grouped samples, merged first where they are too many."""
     files = [job.folder / name for _, result in job.results() for name in result.get("files", ())]
-    for turn, together in enumerate(plan_merges(len(files), buckets)):
+    for together in plan_merges(len(files), buckets):
         merged = []
         for first in range(0, len(files), together):
-            path = job.folder / f"merged-{turn}-{first}.samples.parquet"
-            merge_bucketed(files[first : first + together], path)
+            some = files[first : first + together]
+            path = job.folder / f"merged-{_names(some)}.samples.parquet"
+            merge_bucketed(some, path)
             merged.append(path)
         files = merged
-    listing = job.folder / f"grouped-{fingerprint(files=[str(f) for f in files])[:16]}.txt"
-    listing.write_text("".join(f"{path}\n" for path in files))
+    listing = job.folder / f"grouped-{_names(files)}.json"
+    write_whole(listing, json.dumps([str(path) for path in files]))
     return listing
+
+
+def _names(files: Sequence[Path]) -> str:
+    return fingerprint(files=[path.name for path in files])[:16]
 
 
 def _commit_shards(
