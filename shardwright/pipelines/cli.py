@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -157,6 +158,10 @@ def doctor() -> None:
 
 def main() -> None:
     """Runs the command line; a user's mistake exits 2, failed data exits 1."""
+    if sys.platform == "linux":
+        # Read when Arrow is imported, in workers too: jemalloc gives pages back, the default holds
+        # on to a quarter more.
+        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "jemalloc")
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
     arguments = sys.argv[1:]
     beam_arguments: list[str] = []

@@ -28,7 +28,7 @@ from shardwright.pipelines.vectors import column, matrix
 VERSION = "1"
 # Records that an encoder is handed at a time: enough to sort by length, bounded in bytes.
 _WINDOW_ROWS = 2048
-_WINDOW_BYTES = 32_000_000
+_WINDOW_BYTES = 16_000_000
 
 
 @dataclass(frozen=True)
