@@ -108,17 +108,6 @@ def open_bucketed(paths: Sequence[Path]) -> BucketedFiles:
     return BucketedFiles(tuple(paths), schema, ordered, tuple(footers))
 
 
-def read_bucket(paths: Sequence[Path], bucket: int) -> pa.Table:
-    """One bucket's rows of a table's files, in the order of ``paths``.
-
-    Whoever reads several buckets calls ``open_bucketed`` once, because this reads every footer.
-
-    Raises:
-        DataError: A file is not of a bucketed table, or its columns are not those of the first.
-    """
-    return open_bucketed(paths).read(bucket)
-
-
 def write_bucketed(
     path: Path, table: pa.Table, buckets: NDArray[np.int32], compression: str = "lz4"
 ) -> BucketedFile:

@@ -48,7 +48,7 @@ def reference(
     return modality, source, output
 
 
-def same(one: Path, other: Path) -> None:
+def assert_same(one: Path, other: Path) -> None:
     assert common.contents(one) == common.contents(other)
     assert common.croissant_without_times(one) == common.croissant_without_times(other)
 
@@ -69,7 +69,7 @@ def same(one: Path, other: Path) -> None:
 def test_workers(reference: tuple[str, Path, Path], beam: tuple[str, ...], tmp_path: Path) -> None:
     modality, source, output = reference
     common.run(modality, source, tmp_path / "out", beam=beam)
-    same(output, tmp_path / "out")
+    assert_same(output, tmp_path / "out")
 
 
 def test_copy_in_another_folder_and_order(
@@ -109,7 +109,7 @@ def test_copy_in_another_folder_and_order(
     monkeypatch.setattr(os, "scandir", Reversed)
     common.run(modality, copy, tmp_path / "out")
     monkeypatch.undo()
-    same(output, tmp_path / "out")
+    assert_same(output, tmp_path / "out")
 
 
 def test_twice_reuses_everything_and_force_gives_the_same_bytes(
@@ -125,7 +125,7 @@ def test_twice_reuses_everything_and_force_gives_the_same_bytes(
     assert before == {p: p.read_bytes() for p in before}
     assert croissant == (tmp_path / "out" / "croissant.json").read_bytes()
     common.run(modality, source, tmp_path / "out", force=True)
-    same(output, tmp_path / "out")
+    assert_same(output, tmp_path / "out")
 
 
 def test_limit_is_a_prefix(reference: tuple[str, Path, Path], tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_stages_one_by_one_equal_one_run(reference: tuple[str, Path, Path], tmp_
             stages=[stage],
             beam_arguments=["--runner=FnApiRunner"],
         )
-    same(output, tmp_path / "out")
+    assert_same(output, tmp_path / "out")
 
 
 def test_recipes_differ_where_they_should(
@@ -158,7 +158,7 @@ def test_recipes_differ_where_they_should(
     assert stages["embed"]["details"]["encoded"] == 0
     fresh = tmp_path / "fresh"
     common.run(modality, source, fresh, "prune.fraction=0.4", "shards.seed=7")
-    same(fresh, tmp_path / "out")
+    assert_same(fresh, tmp_path / "out")
     assert common.contents(fresh) != common.contents(output)
 
 

@@ -16,7 +16,6 @@ from shardwright.metadata.bucketed import (
     merge_bucketed,
     open_bucketed,
     plan_merges,
-    read_bucket,
     write_bucketed,
 )
 
@@ -84,7 +83,7 @@ def test_a_bucket_is_a_filter(tmp_path_factory, parts):
     assert files.buckets.tolist() == sorted(set(buckets.tolist()))
     for bucket in range(-3, 7):
         expected = whole.filter(pa.array(buckets == bucket, pa.bool_()))
-        for found in (files.read(bucket), read_bucket(paths, bucket)):
+        for found in (files.read(bucket), open_bucketed(paths).read(bucket)):
             found.validate(full=True)
             assert str(found.schema) == str(SCHEMA)
             assert found.combine_chunks().equals(expected.combine_chunks())
@@ -121,7 +120,7 @@ def test_large_row_groups_stay_whole(tmp_path):
     table = pa.table({"n": np.arange(count)})
     write_bucketed(tmp_path / "a", table, np.zeros(count, np.int32))
     assert pq.read_metadata(tmp_path / "a").num_row_groups == 1
-    assert read_bucket([tmp_path / "a"], 0).equals(table)
+    assert open_bucketed([tmp_path / "a"]).read(0).equals(table)
 
 
 def test_a_read_touches_one_row_group_of_each_file(tmp_path, monkeypatch):
@@ -157,7 +156,7 @@ def test_footers_beyond_the_cache_are_read_again(tmp_path, monkeypatch):
 def test_no_rows(tmp_path):
     written = write_bucketed(tmp_path / "a", rows(0), np.empty(0, np.int32))
     assert written.rows == 0
-    assert read_bucket([tmp_path / "a"], 0).schema.equals(SCHEMA)
+    assert open_bucketed([tmp_path / "a"]).read(0).schema.equals(SCHEMA)
     assert merge_bucketed([tmp_path / "a", tmp_path / "a"], tmp_path / "b") == written
 
 
