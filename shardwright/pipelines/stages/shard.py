@@ -12,11 +12,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
@@ -26,31 +24,23 @@ from shardwright.metadata.bucketed import (
     plan_merges,
     write_bucketed,
 )
-from shardwright.metadata.catalog import connect, name_parts, scan
+from shardwright.metadata.catalog import connect
 from shardwright.metadata.filelist import ListedFile, read_file_list, write_file_list
 from shardwright.metadata.files import fingerprint, sha256_file, write_whole
 from shardwright.metadata.manifest import Manifest, Origin
-from shardwright.metadata.schemas import SHARDS, curated, records
+from shardwright.metadata.schemas import SHARDS, curated
 from shardwright.metadata.tables import read_batches
 from shardwright.pipelines.jobs import Job, Output, Task, commit_job
+from shardwright.pipelines.placement import SAMPLE_COLUMNS, assign, sample_columns
 from shardwright.pipelines.progress import StageProgress
-from shardwright.pipelines.relational import commit_query, stream
 from shardwright.pipelines.run import Run
 from shardwright.shards.mds import (
     ShardFile,
-    columns_for,
-    sample_layout,
-    shard_overhead,
     write_index,
     write_shard,
 )
-from shardwright.shards.order import CutState, assign_split, cut, id_keys, name_keys, order_keys
 
 VERSION = "1"
-_SAMPLE_COLUMNS = {
-    "code": ("record_id", "content", "path", "repository", "language", "license"),
-    "image": ("record_id", "image", "path", "label", "format", "width", "height"),
-}
 # Samples that a worker groups by shard at a time; a part larger than this leaves several files.
 _GROUPED_BYTES = 64_000_000
 
@@ -85,7 +75,7 @@ class GroupPart:
             output.write(
                 "curated", pa.RecordBatch.from_arrays([*batch.columns, split], schema=schema)
             )
-            samples = batch.select(list(_SAMPLE_COLUMNS[self.modality]))
+            samples = batch.select(list(SAMPLE_COLUMNS[self.modality]))
             position = here.column("position").combine_chunks()
             held.append(samples.append_column(pa.field("position", pa.int32()), position))
             held_bytes += samples.nbytes
@@ -139,137 +129,13 @@ def _grouped(listing: Path) -> Any:
     return open_bucketed([Path(name) for name in json.loads(listing.read_text())])
 
 
-def sample_columns(modality: str) -> dict[str, str]:
-    """MDS encoding of each column of a sample."""
-    schema = records(modality)
-    return columns_for(pa.schema([schema.field(name) for name in _SAMPLE_COLUMNS[modality]]))
-
-
-def _place(run: Run, connection: duckdb.DuckDBPyConnection, records_table: Manifest) -> None:
-    """Makes the relation ``placed``: part, row, record_id, split, shard, position."""
-    settings = run.recipe.shards
-    columns = sample_columns(run.recipe.modality)
-    layout = sample_layout(columns)
-    blob_lengths = {"content", "image"}
-    sizes = " + ".join(
-        "r.bytes" if name in blob_lengths else f"coalesce(strlen(r.{name}), 0)"
-        for name in layout.variable
-    )
-    group = "NULL" if settings.group_by is None else f"r.{settings.group_by}"
-    name_parts(connection, records_table)
-    kept = f"""
-      SELECT part, file_row_number::INTEGER AS row, r.record_id AS record_id,
-        ({layout.fixed} + {sizes})::BIGINT AS size, ({group})::VARCHAR AS grouped
-      FROM {scan(records_table, positions=True)} r JOIN part_files USING (filename)
-        JOIN decisions d ON d.record_id = r.record_id WHERE d.keep"""
-    names = list(settings.split)
-
-    def keyed() -> Iterator[pa.RecordBatch]:
-        for batch in stream(connection.cursor(), kept):
-            ids = batch.column("record_id")
-            keys = id_keys(ids)
-            if settings.group_by is not None:
-                # Records without a group are groups of their own.
-                names_of = batch.column("grouped")
-                keys = np.where(
-                    names_of.is_valid().to_numpy(zero_copy_only=False),
-                    name_keys(names_of.fill_null("")),
-                    keys,
-                )
-            columns = {
-                "split": pa.array(assign_split(keys, settings.split, settings.seed), pa.int32()),
-                "key": pa.array(order_keys(ids, settings.seed), pa.uint64()),
-            }
-            yield pa.RecordBatch.from_arrays(
-                [batch[name] for name in ("part", "row", "record_id", "size")]
-                + list(columns.values()),
-                names=["part", "row", "record_id", "size", *columns],
-            )
-
-    _fill(connection, "keyed", _KEYED, keyed())
-
-    def placed() -> Iterator[pa.RecordBatch]:
-        state, split = CutState(), -1
-        overhead = shard_overhead(columns, settings.size)
-        ordered = "SELECT * FROM keyed ORDER BY split, key, record_id"
-        for batch in stream(connection.cursor(), ordered):
-            splits = batch.column("split").to_numpy()
-            edges = [0, *(np.flatnonzero(np.diff(splits)) + 1).tolist(), len(splits)]
-            for low, high in pairwise(edges):
-                if high == low:
-                    continue
-                if splits[low] != split:
-                    state, split = CutState(), int(splits[low])
-                run_ = batch.slice(low, high - low)
-                shard, position, state = cut(
-                    run_.column("size").to_numpy(), settings.size, state, overhead
-                )
-                yield pa.RecordBatch.from_arrays(
-                    [
-                        run_["part"],
-                        run_["row"],
-                        run_["record_id"],
-                        pa.array([names[split]] * run_.num_rows, pa.string()),
-                        pa.array(shard),
-                        pa.array(position),
-                    ],
-                    schema=_PLACED,
-                )
-
-    _fill(connection, "placed", _PLACED, placed())
-
-
-_KEYED = pa.schema(
-    [
-        ("part", pa.int32()),
-        ("row", pa.int32()),
-        ("record_id", pa.string()),
-        ("size", pa.int64()),
-        ("split", pa.int32()),
-        ("key", pa.uint64()),
-    ]
-)
-_PLACED = pa.schema([*list(_KEYED)[:3], *list(SHARDS)[1:]])
-
-
-def _fill(
-    connection: duckdb.DuckDBPyConnection,
-    table: str,
-    schema: pa.Schema,
-    batches: Iterator[pa.RecordBatch],
-) -> None:
-    """Makes a temporary table of a stream of batches; DuckDB spills it when it grows large."""
-    connection.register("batches", pa.RecordBatchReader.from_batches(schema, batches))
-    connection.execute(f"CREATE OR REPLACE TABLE {table} AS SELECT * FROM batches")
-    connection.unregister("batches")
-
-
-def assign(run: Run, records_table: Manifest, decisions: Manifest) -> Manifest:
-    """Commits ``shards``: where each kept record goes."""
-    return commit_query(
-        run,
-        "shard",
-        VERSION,
-        {
-            "shards": (
-                SHARDS,
-                "SELECT part, record_id, split, shard, position FROM placed ORDER BY part, row",
-            )
-        },
-        parameters=run.recipe.shards.model_dump(mode="json"),
-        inputs=[records_table, decisions],
-        aligned=records_table,
-        prepare=lambda connection: _place(run, connection, records_table),
-    )["shards"]
-
-
 def run_shard(run: Run, progress: StageProgress) -> None:
     """Runs the stage."""
     started = time.time()
     layout, settings = run.layout, run.recipe.shards
     records_table = layout.need("records", "ingest")
     decisions = layout.need("decisions", "prune")
-    shards = assign(run, records_table, decisions)
+    shards = assign(run, VERSION, records_table, decisions)
     parameters = settings.model_dump(mode="json")
     origin = run.origin("shard", VERSION, parameters, [records_table, shards], started)
     work = fingerprint(version=VERSION, parameters=parameters, inputs=origin.inputs)
