@@ -104,7 +104,7 @@ def _unidentified(data: bytes) -> Fault:
         accept = Image.OPEN[name][1]
         try:
             answer = accept(data[:16]) if accept is not None else False
-        except Exception:
+        except Exception:  # a format that cannot judge 16 bytes does not claim them
             continue
         if answer is True:
             return Fault("invalid_image", f"begins like {name}, but its header cannot be read")
