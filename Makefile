@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/ready
 WORKERS ?= 2
 
-.PHONY: demo test check fix bench clean
+.PHONY: demo test test-cuda check fix bench bench-kernels clean
 
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it with PYTHON=..."; exit 1; }
@@ -37,6 +37,15 @@ check: $(READY)
 test: check .cache/pictures
 	$(BIN)/pytest -n $(WORKERS)
 
+# On a machine with a card; PY is a Python with torch, pytest and NVIDIA's bindings.
+PY ?= $(BIN)/python
+test-cuda:
+	$(PY) -m pytest -n 0 tests/kernels/test_cuda.py
+	compute-sanitizer --tool memcheck --error-exitcode 1 \
+	  $(PY) -m pytest -n 0 tests/kernels/test_cuda.py -k "overflow or portable or opcheck"
+	compute-sanitizer --tool racecheck --error-exitcode 1 \
+	  $(PY) -m pytest -n 0 tests/kernels/test_cuda.py -k "overflow or portable"
+
 fix: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -48,6 +57,9 @@ fix: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/end_to_end.py
 	$(BIN)/python benchmarks/encoders.py
+
+bench-kernels: $(READY)
+	$(BIN)/python benchmarks/kernels.py
 
 clean:
 	rm -rf demo build .cache .mypy_cache .ruff_cache .pytest_cache

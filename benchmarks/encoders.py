@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from shardwright.embeddings import load_encoder, spherical_kmeans
+from shardwright.embeddings import KMeans, load_encoder
 from shardwright.kernels import nearest
 
 
@@ -87,7 +87,7 @@ def main() -> None:
     vectors = hashing.encode(texts)
     rows = np.tile(vectors, (20, 1))
     for k in (100, 1000):
-        centroids = spherical_kmeans(vectors, k, seed=0, iterations=5)
+        centroids = KMeans(k, iterations=5).fit(vectors).centroids
         seconds = best_seconds(lambda centroids=centroids: nearest(rows, centroids))
         product = best_seconds(lambda centroids=centroids: (rows @ centroids.T).argmax(axis=1))
         print(

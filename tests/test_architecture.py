@@ -55,6 +55,7 @@ def test_modules_stay_small(path: Path) -> None:
         ("shardwright.quality", ["apache_beam", "pyarrow", "torch", "PIL"]),
         ("shardwright.pipelines.recipe", ["apache_beam", "torch", "pyarrow"]),
         ("shardwright.embeddings.encoder", ["apache_beam", "torch", "faiss"]),
+        ("shardwright.pipelines.curate", ["torch", "faiss"]),
     ],
 )
 def test_importing_is_light(module: str, heavy: list[str]) -> None:

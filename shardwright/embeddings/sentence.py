@@ -24,6 +24,7 @@ from huggingface_hub.errors import EntryNotFoundError
 from PIL import Image
 from sentence_transformers import SentenceTransformer
 
+from shardwright.embeddings.device import resolve_device
 from shardwright.embeddings.encoder import fingerprint
 from shardwright.embeddings.pixels import decode_rgb
 from shardwright.errors import DataError, UserError
@@ -60,7 +61,7 @@ class SentenceTransformerEncoder:
             UserError: the device, the folder, the model or its revision is not there, or the
                 model does not take this modality.
         """
-        self._device = _resolve_device(device)
+        self._device = resolve_device(device, "embedding.device")
         self._modality = modality
         self._batch_size = batch_size
         source = _resolve(model)
@@ -238,13 +239,6 @@ def _load(source: _Source, device: str) -> SentenceTransformer:
                 f"model that loads ({error}): save one there with SentenceTransformer.save"
             ) from error
         raise _not_found(source.location, source.revision, error) from error
-
-
-def _resolve_device(device: str) -> str:
-    available = torch.cuda.is_available()
-    if device == "cuda" and not available:
-        raise UserError("embedding.device is cuda, but torch sees no GPU: use cpu or auto")
-    return "cuda" if available and device != "cpu" else "cpu"
 
 
 def _torchvision() -> dict[str, str]:

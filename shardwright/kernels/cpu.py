@@ -1,230 +1,369 @@
-"""Exact nearest rows on the CPU: a float32 matrix product filters, float64 decides.
+"""The functions of this package on the CPU: a float32 matrix product filters, float64 decides.
 
 A float32 product is fast, but its last bits depend on the BLAS, on the number of threads and on
-the shape of the tile. So it only tells which centroids *can* be nearest: with u = 2^-24, any
-order of summation and any use of fused multiply-add keep ``|fl(x.c) - x.c| <= g |x| |c|`` with
-``g = d u / (1 - d u)`` (Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed., sec.
-3.1). Whatever lies within twice that bound of the best is a candidate, and candidates are
-compared by float64 values whose every rounding is spelled out here, so that they depend on the
-two rows and on nothing else.
+the shape of the tile. So it only tells which columns *can* be the answer: those whose score lies
+within twice the bound of bounds.py of the best, or at or above the threshold less the bound.
+exact.py chooses among them. Scores exist one tile at a time; of each tile the maxima of short
+blocks of columns are taken, and only blocks that reach the row's threshold are looked into.
 """
 
-import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from collections.abc import Iterable, Iterator
 
-import numpy as np
-import numpy.typing as npt
+import torch
+from torch import Tensor
 
-if TYPE_CHECKING:
-    import torch
+from shardwright.kernels import exact as decide
+from shardwright.kernels.bounds import (
+    Columns,
+    Rows,
+    columns_of,
+    product,
+    row_norms,
+    rows_of,
+    scaled_rows,
+)
+from shardwright.kernels.groups import Chunk, plan, scores_of
+from shardwright.kernels.ties import first_equal, row_keys, runs
 
-Metric = Literal["cosine", "dot", "l2"]
-Rows: TypeAlias = "npt.NDArray[np.float32] | npt.NDArray[np.float16] | torch.Tensor"
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
+Pairs = tuple[Tensor, Tensor, Tensor]
+"""Row and column int64 [P], sorted, and score float32 [P]."""
 
-_TILE = 1 << 20
-"""Entries of the filter (rows times centroids) held at once."""
-_BLOCK = 1 << 16
-"""Float64 numbers per temporary of the exact part: small enough for the cache of a core."""
-_WIDEST = 1 << 20
-"""Dimensions up to which the error bound below stays far from 1."""
+_TILE = 1 << 21
+"""Scores held at once."""
+_WIDTH = 1 << 13
+"""Columns of a tile."""
+_LEAST_ROWS, _MOST_ROWS = 1 << 9, 1 << 15
+"""Rows of a tile."""
+_BLOCK = 64
+"""Columns of a block whose maximum is taken."""
+_CODE = 1 << 12
+"""More than the blocks of a tile and the columns of a block."""
+_FEW = 1 << 22
+"""Numbers of the right side that are held in float64 too."""
 
 
-def nearest(x: Rows, c: Rows, metric: Metric = "cosine") -> tuple[Int64, Float64]:
-    """Finds for every row of ``x`` the nearest row of ``c``.
+def nearest(x: Tensor, c: Tensor, metric: str, exact: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """See ``shardwright.kernels.nearest``; also how many rows were certified at once, int64."""
+    norms = decide.norms(c, "c")
+    # of equal columns the first wins: the others need not take part
+    first = first_equal(c, row_keys(c, norms))
+    kept = (first == torch.arange(len(c))).nonzero()[:, 0]
+    if len(kept) < len(c):
+        c, norms = c[kept], norms[kept]
+    index, value, certified = _search(x, columns_of(c, norms, metric), 1, exact)
+    return kept[index[:, 0]], value[:, 0], certified
 
-    The answer is that of comparing float64 values of all pairs: no candidate is missed. Ties go
-    to the lowest index. A row's answer has the same bits for any tile, batch or thread count.
+
+def topk(x: Tensor, y: Tensor, k: int, metric: str, exact: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """See ``shardwright.kernels.topk``; also how many rows were certified at once, int64."""
+    return _search(x, columns_of(y, decide.norms(y, "y"), metric), k, exact)
+
+
+def group_max(
+    x: Tensor, offsets: Tensor, metric: str, exact: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See ``shardwright.kernels.group_max``; also how many rows were certified at once, int64."""
+    worst = torch.inf if metric == "l2" else -torch.inf
+    index = torch.full((len(x),), -1, dtype=torch.int64)
+    value = torch.full((len(x),), worst, dtype=torch.float64)
+    sure = torch.full((len(x),), exact)
+    if not len(x):
+        return index, value, sure.sum()
+    norms = decide.norms(x, "x")
+    columns, starts = columns_of(x, norms, metric), _starts(offsets)
+    # of equal rows of a group the first wins: the others need not be found
+    first = first_equal(x, row_keys(x, norms + 0.618 * starts))
+    repeated = (first < torch.arange(len(x))) & (first >= starts)
+    side = rows_of(norms, x.shape[1], columns)
+    slack = 2 * side.error if exact else torch.zeros_like(norms)
+
+    def scan() -> Iterator[Pairs]:
+        for stretch in plan(starts, _TILE):
+            here = slice(stretch.start, stretch.stop)
+            left = scaled_rows(x[here], side, here)
+            chunks = scores_of(stretch, left, side, columns, starts, _WIDTH)
+            row, column, score = _candidates(chunks, slack[here], 1, side.silent[here])
+            kept = ~repeated[column]
+            row, column, score = stretch.start + row[kept], column[kept], score[kept]
+            sure[row[1:][row[1:] == row[:-1]]] = False
+            yield row, column, score
+
+    for row, column, score in _gathered(scan()):
+        found = _choose(x, x, row, column, score, 1, metric, norms, norms, exact)
+        place = row[runs(row)[0]]
+        index[place], value[place] = found[0][:, 0], found[1][:, 0]
+    # a zero row is as similar to one row as to another
+    silent = (side.silent & (starts < torch.arange(len(x)))).nonzero()[:, 0]
+    index[silent], value[silent] = starts[silent], 0.0
+    return index, value, sure.sum()
+
+
+def pairs_above(
+    x: Tensor, threshold: float, offsets: Tensor, metric: str, exact: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """See ``shardwright.kernels.pairs_above``; also how many rows were certified at once, int64.
+
+    Certified is a row all of whose earlier rows the product alone put on either side.
+    """
+    none = torch.empty(0, dtype=torch.int64)
+    sure = torch.full((len(x),), exact)
+    if not len(x):
+        return none, none.clone(), none.double(), sure.sum()
+    norms = decide.norms(x, "x")
+    columns, starts = columns_of(x, norms, metric), _starts(offsets)
+    side = rows_of(norms, x.shape[1], columns)
+    lowest, highest = _band(side, threshold, metric, exact)
+
+    def scan() -> Iterator[Pairs]:
+        for stretch in plan(starts, _TILE):
+            here = slice(stretch.start, stretch.stop)
+            left = scaled_rows(x[here], side, here)
+            for first, scores in scores_of(stretch, left, side, columns, starts, _WIDTH):
+                row, column, score = _reaching(scores, *_maxima(scores, 1), lowest[here])
+                column, row = column + first[row], row + stretch.start
+                sure[row[score <= highest[row]]] = False
+                yield row, column, score
+
+    found = [(none, none, none.double())]
+    for row, column, _ in _gathered(scan()):
+        if exact:
+            passed, value = decide.above(x, x, row, column, threshold, metric, norms, norms)
+            row, column, value = row[passed], column[passed], value[passed]
+        else:
+            value = decide.pair_values(x, x, row, column, metric, norms, norms)
+        found.append((column, row, value))
+    earlier, later, value = (torch.cat(part) for part in zip(*found, strict=True))
+    order = torch.argsort(earlier * len(x) + later)
+    return earlier[order], later[order], value[order], sure.sum()
+
+
+def _search(x: Tensor, columns: Columns, k: int, exact: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The ``k`` nearest columns: index and value [N, k], and how many rows were certified."""
+    metric, total = columns.metric, len(columns.rows)
+    index = torch.empty(len(x), k, dtype=torch.int64)
+    value = torch.empty(len(x), k, dtype=torch.float64)
+    sure = torch.full((len(x),), exact)
+    norms = row_norms(x, "x", metric)
+    side = rows_of(norms, x.shape[1], columns)
+    slack = 2 * side.error if exact else torch.zeros_like(norms)
+    width = -(-total // -(-total // _WIDTH))
+    padded = -(-width // _BLOCK) * _BLOCK
+    size = max(1, min(_MOST_ROWS, max(_LEAST_ROWS, _TILE // padded), len(x)))
+    alone = k == 1 and width == total
+
+    def scan() -> Iterator[Pairs]:
+        # the product never writes the columns beyond the last one: they stay out of the question
+        buffer = torch.empty(size, padded)
+        buffer[:, width:] = -torch.inf
+        for start in range(0, len(x), size):
+            here = slice(start, min(start + size, len(x)))
+            left = scaled_rows(x[here], side, here)
+            chunks = _chunks(left, side.shift[here], columns, width, buffer[: len(left)])
+            if alone:
+                scores = next(chunks).scores
+                index[here, 0], row, column = _lone(scores, slack[here], side.silent[here])
+                score = scores[row, column]
+            else:
+                row, column, score = _candidates(chunks, slack[here], k, side.silent[here])
+            row += start
+            sure[row[k:][row[k:] == row[:-k]]] = False
+            yield row, column, score
+
+    for row, column, score in _gathered(scan()):
+        place = row[runs(row)[0]]
+        index[place], value[place] = _choose(
+            x, columns.rows, row, column, score, k, metric, norms, columns.norms, exact
+        )
+    # zero rows: as similar to the first columns as to any
+    index[side.silent], value[side.silent] = torch.arange(k), 0.0
+    if alone:
+        targets = columns.rows.double() if columns.rows.numel() <= _FEW else columns.rows
+        value[:, 0] = decide.pair_values(
+            x, targets, torch.arange(len(x)), index[:, 0], metric, norms, columns.norms
+        )
+    return index, value, sure.sum()
+
+
+def _gathered(found: Iterable[Pairs]) -> Iterator[Pairs]:
+    """Pairs of whole rows, joined until they are many enough to be worth a call."""
+    held: list[Pairs] = []
+    count = 0
+    for pairs in found:
+        held.append(pairs)
+        count += len(pairs[0])
+        if count > _TILE // 8:
+            yield _join(held)
+            held, count = [], 0
+    if count:
+        yield _join(held)
+
+
+def _lone(scores: Tensor, slack: Tensor, silent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The column of each row that has one candidate, and the candidates of the other rows.
+
+    Nearly all rows have one, so it is found without a list of candidates: a product of zeros and
+    ones with 2^12 + j, exact in float32, both counts entries and tells the number of a single one.
 
     Args:
-        x: float32 or float16 [N, d], a NumPy array or a torch tensor on the CPU.
-        c: float32 or float16 [K, d], K >= 1, likewise.
-        metric: ``cosine`` (similarity, largest wins; a zero row has similarity 0 to everything),
-            ``dot`` (inner product, largest wins) or ``l2`` (squared distance, smallest wins).
+        scores: float32 [n, w], w a multiple of the block and at most its square times 64.
+        slack: float64 [n], see ``_candidates``.
+        silent: bool [n], rows to leave out.
 
     Returns:
-        ``index`` int64 [N] into ``c``, and ``value`` float64 [N], the metric of the pair.
-
-    Raises:
-        TypeError: an input is neither float32 nor float16.
-        ValueError: shapes do not fit, ``c`` has no row, a row holds NaN or infinity, the
-            dimension exceeds 2^20, or the metric is unknown.
+        Column int64 [n], any column for the other rows; row and column int64 [P], sorted.
     """
-    if metric not in ("cosine", "dot", "l2"):
-        raise ValueError(f"metric {metric!r} is unknown: use 'cosine', 'dot' or 'l2'")
-    queries, targets = _matrix(x, "x"), _matrix(c, "c")
-    count, dimension = queries.shape
-    if dimension != targets.shape[1]:
-        raise ValueError(
-            f"x has {dimension} dimensions and c has {targets.shape[1]}: they must agree"
-        )
-    if not len(targets):
-        raise ValueError("c has no row: there is nothing to be nearest to")
-    if dimension > _WIDEST:
-        raise ValueError(f"{dimension} dimensions are too many: at most {_WIDEST}")
-    centroids = _Centroids(_float32(targets, "c", 0), metric)
-    index = np.empty(count, dtype=np.int64)
-    value = np.empty(count, dtype=np.float64)
-    for start, stop in _blocks(count, max(16, _TILE // len(targets))):
-        rows = _float32(queries[start:stop], "x", start)
-        index[start:stop], value[start:stop] = _nearest_tile(rows, centroids)
-    return index, value
+    blocks = scores.view(len(scores), -1, _BLOCK)
+    maxima = blocks.amax(2)
+    floor = (maxima.amax(1).double() - slack).float()
+    place, one = _single(maxima, floor)
+    parts = scores.view(-1, _BLOCK).index_select(
+        0, torch.arange(0, maxima.numel(), maxima.shape[1]) + place
+    )
+    inner, alone = _single(parts, floor)
+    left = (~(one & alone | silent)).nonzero()[:, 0]
+    row, column, _ = _reaching(scores[left], maxima[left], _BLOCK, floor[left])
+    return place * _BLOCK + inner, left[row], column
 
 
-class _Centroids:
-    """The right side, scaled once for the float32 filter.
+def _single(values: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
+    """Place int64 [n] of the entry of [n, w] that reaches ``floor`` [n], and if it is the only one.
 
-    Attributes:
-        rows: float32 [K, d], as given.
-        norms: float64 [K].
-        scaled: float32 [K, d] of norm at most 1: unit rows for ``cosine``, else ``rows`` times
-            the power of two 2^-``exponent``, which changes no bit but those that underflow.
-        half_squares: float32 [K], half the squared norms of ``scaled``, for ``l2``.
+    The place is 0 where it is not.
     """
+    reaching = torch.empty_like(values)
+    torch.ge(values, floor[:, None], out=reaching)
+    code = torch.mv(reaching, torch.arange(_CODE, _CODE + values.shape[1], dtype=torch.float32))
+    one = (code >= _CODE) & (code < 2 * _CODE)
+    return torch.where(one, code - _CODE, 0.0).long(), one
 
-    def __init__(self, rows: Float32, metric: Metric) -> None:
-        self.metric = metric
-        self.rows = rows
-        self.norms = _norms(rows)
-        self.exponent = int(np.frexp(self.norms.max())[1])
-        if metric == "cosine":
-            scale = np.divide(1.0, self.norms, out=np.zeros_like(self.norms), where=self.norms > 0)
+
+def _choose(
+    x: Tensor,
+    y: Tensor,
+    row: Tensor,
+    column: Tensor,
+    score: Tensor,
+    k: int,
+    metric: str,
+    x_norms: Tensor,
+    y_norms: Tensor,
+    exact: bool,
+) -> tuple[Tensor, Tensor]:
+    """The ``k`` best candidates of each row, exactly or by their scores: index and value."""
+    if exact:
+        return decide.select(x, y, row, column, k, metric, x_norms, y_norms)
+    heads, place = runs(row)
+    order = torch.argsort(score, stable=True, descending=True)
+    order = order[torch.argsort(place[order], stable=True)]
+    best = order[torch.arange(len(row)) - heads[place] < k]
+    values = decide.pair_values(x, y, row[best], column[best], metric, x_norms, y_norms)
+    return column[best].view(-1, k), values.view(-1, k)
+
+
+def _chunks(
+    left: Tensor, shift: Tensor, columns: Columns, width: int, buffer: Tensor
+) -> Iterator[Chunk]:
+    """Scores of a tile against all columns, ``width`` at a time, in ``buffer`` [n, >= width]."""
+    for first in range(0, len(columns.scaled), width):
+        part = slice(first, min(first + width, len(columns.scaled)))
+        buffer[:, part.stop - first : width] = -torch.inf
+        product(left, shift, columns, part, buffer[:, : part.stop - first])
+        yield Chunk(torch.full((len(left),), first), buffer)
+
+
+def _candidates(chunks: Iterable[Chunk], slack: Tensor, k: int, silent: Tensor) -> Pairs:
+    """The pairs whose score is within ``slack`` of the k-th best score of their row, or above.
+
+    Args:
+        chunks: the scores of n rows; columns ascend.
+        slack: float64 [n].
+        k: how many best columns are wanted.
+        silent: bool [n], rows to leave out.
+
+    Returns:
+        row and column int64 [P], sorted, and score float32 [P].
+    """
+    found: list[Pairs] = []
+    best, held, several = torch.empty(len(slack), 0), 0, False
+    least = torch.where(silent, torch.inf, torch.finfo(torch.float32).min)
+    floor = least
+    for first, scores in chunks:
+        maxima, block = _maxima(scores, k)
+        if k == 1:
+            best = torch.cat([best, maxima.amax(1, keepdim=True)], 1).amax(1, keepdim=True)
         else:
-            scale = np.full(len(rows), np.ldexp(1.0, -self.exponent))
-        self.scaled = _scale(rows, scale)
-        self.half_squares = (0.5 * (self.norms * scale) ** 2).astype(np.float32)
+            best = torch.cat([best, maxima.topk(min(k, maxima.shape[1])).values], 1)
+            best = best.topk(min(k, best.shape[1])).values
+        if best.shape[1] == k:
+            # the k-th best maximum of a block is no better than the k-th best score
+            floor = torch.maximum((best[:, -1].double() - slack).float(), least)
+        row, column, score = _reaching(scores, maxima, block, floor)
+        several = bool(found)
+        found.append((row, column + first[row], score))
+        held += len(row)
+        if held > _TILE:
+            found = [_above(_join(found), floor)]
+            held = len(found[0][0])
+    row, column, score = _above(_join(found), floor)
+    if several:
+        order = torch.argsort(row, stable=True)
+        row, column, score = row[order], column[order], score[order]
+    return row, column, score
 
 
-def _nearest_tile(x: Float32, c: _Centroids) -> tuple[Int64, Float64]:
-    """The nearest centroid of a tile of finite rows float32 [n, d]: index and value [n]."""
-    norms = _norms(x)
-    scores, slack = _filter(x, norms, c)
-    # float32 on both sides; the rounding of this difference is part of the slack
-    threshold = scores.max(axis=1) - slack
-    pairs = np.flatnonzero(scores >= threshold[:, None])
-    row, candidate = np.divmod(pairs, len(c.rows))
-    values = np.empty(len(pairs), dtype=np.float64)
-    for start, stop in _blocks(len(pairs), _rows_per_block(x.shape[1])):
-        i, j = row[start:stop], candidate[start:stop]
-        values[start:stop] = _exact(x[i], c.rows[j], norms[i], c.norms[j], c.metric)
-    best = np.minimum if c.metric == "l2" else np.maximum
-    # every row has a candidate (its own best score), and pairs are sorted by row, then candidate
-    starts = np.flatnonzero(np.diff(row, prepend=-1))
-    winner = best.reduceat(values, starts) if len(pairs) else values
-    ties = np.flatnonzero(values == winner[row])
-    first = ties[np.flatnonzero(np.diff(row[ties], prepend=-1))]
-    return candidate[first], values[first]
+def _maxima(scores: Tensor, k: int) -> tuple[Tensor, int]:
+    """Maxima [n, w / block] of blocks of scores [n, w], and the block: 1 where none would help."""
+    count, width = scores.shape
+    if width % _BLOCK or width // _BLOCK < 8 * k:
+        return scores, 1
+    return scores.view(count, width // _BLOCK, _BLOCK).amax(2), _BLOCK
 
 
-def _filter(x: Float32, norms: Float64, c: _Centroids) -> tuple[Float32, Float32]:
-    """Float32 scores [n, K], larger is nearer, and how far below its best [n] a winner can lie.
+def _reaching(scores: Tensor, maxima: Tensor, block: int, floor: Tensor) -> Pairs:
+    """Entries of scores [n, w] at or above ``floor`` [n]: row and place, sorted, and score."""
+    row, place = (maxima >= floor[:, None]).nonzero(as_tuple=True)
+    if block == 1:
+        return row, place, scores[row, place]
+    parts = scores.view(-1, block).index_select(0, row * maxima.shape[1] + place)
+    reaching = parts >= floor[row, None]
+    part, inner = reaching.nonzero(as_tuple=True)
+    return row[part], place[part] * block + inner, parts[reaching]
 
-    Rows are scaled by powers of two to norms below 1, so that nothing overflows and what
-    underflows is far below the bound. The bound counts d + 8 roundings: d of the product, the
-    others for the scaled centroids, the ``l2`` term, the threshold and the float64 values.
+
+def _above(pairs: Pairs, floor: Tensor) -> Pairs:
+    """The pairs whose score is at or above ``floor`` [n]."""
+    row, column, score = pairs
+    kept = score >= floor[row]
+    return row[kept], column[kept], score[kept]
+
+
+def _join(found: list[Pairs]) -> Pairs:
+    row, column, score = (torch.cat(part) for part in zip(*found, strict=True))
+    return row, column, score
+
+
+def _band(side: Rows, threshold: float, metric: str, exact: bool) -> tuple[Tensor, Tensor]:
+    """Scores float32 [n] below which no pair passes a threshold, and above which every pair does.
+
+    Both are the same score for ``exact=False``.
     """
-    mantissas, exponents = np.frexp(norms)
-    dimension = x.shape[1]
-    bound = (dimension + 8) * 2.0**-24 / (1 - (dimension + 8) * 2.0**-24)
-    if c.metric != "l2":
-        scores = _scale(x, np.ldexp(1.0, -exponents)) @ c.scaled.T
-        return scores, (2 * bound * mantissas).astype(np.float32)
-    # |x - c|^2 = |x|^2 - 2 (x.c - |c|^2 / 2), and with x = 2^m x', c = 2^b c' the bracket is
-    # 2^(m+b) (x'.c' - 2^(b-m) |c'|^2 / 2); m >= b keeps the last factor from overflowing
-    exponents = np.where(norms > 0, np.maximum(exponents, c.exponent), c.exponent)
-    shift = np.ldexp(1.0, c.exponent - exponents)
-    scores = _scale(x, np.ldexp(1.0, -exponents)) @ c.scaled.T
-    scores -= shift.astype(np.float32)[:, None] * c.half_squares
-    # a float64 value errs by its own size, which can dwarf the bracket when |x| >> |c|
-    exact = (dimension + 8) * 2.0**-53 * (norms + c.norms.max()) ** 2
-    exact = np.ldexp(exact, -(exponents + c.exponent))
-    slack = 2 * (bound * (np.ldexp(norms, -exponents) + shift) + exact)
-    # a slack past float32 means that every centroid is a candidate, as infinity does
-    return scores, np.minimum(slack, np.finfo(np.float32).max).astype(np.float32)
-
-
-def _exact(x: Float32, c: Float32, x_norms: Float64, c_norms: Float64, metric: Metric) -> Float64:
-    """The metric of n pairs of rows float32 [n, d]: float64 [n], bits fixed by the rows alone."""
+    # beyond any value, and within float64 after scaling
+    level = torch.full_like(side.norms, max(-(2.0**600), min(2.0**600, threshold)))
+    reach = level.abs()
     if metric == "l2":
-        difference = np.subtract(x, c, dtype=np.float64)
-        return _fold(np.multiply(difference, difference, out=difference))
-    dots = _fold(np.multiply(x, c, dtype=np.float64))
-    if metric == "dot":
-        return dots
-    norms = x_norms * c_norms
-    cosines = np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0)
-    return np.clip(cosines, -1.0, 1.0, out=cosines)
+        squares = side.norms.square()
+        level, reach = 0.5 * (squares - level), squares + reach
+    level = side.unit * level
+    error = side.error + side.unit * reach * 2.0**-40 if exact else 0.0
+    infinity = torch.full((len(level),), torch.inf)
+    lowest = torch.nextafter((level - error).float(), -infinity if exact else infinity)
+    highest = torch.nextafter((level + error).float(), infinity) if exact else lowest
+    # a zero row: all its similarities are zero, and all pass or none does
+    lowest[side.silent] = -torch.inf if threshold < 0 else torch.inf
+    highest[side.silent] = -torch.inf
+    return lowest.clamp_(min=torch.finfo(torch.float32).min), highest
 
 
-def _fold(terms: Float64) -> Float64:
-    """Sums float64 [n, d] over d, the upper half onto the lower until one column is left.
-
-    The order of the additions is this loop's and not a library's, so a row's sum does not depend
-    on the other rows, on NumPy's build or on the machine. Overwrites ``terms``.
-    """
-    width = terms.shape[1]
-    while width > 1:
-        half = (width + 1) // 2
-        terms[:, : width - half] += terms[:, half:width]
-        width = half
-    return terms[:, 0].copy() if width else np.zeros(len(terms))
-
-
-def _norms(rows: Float32) -> Float64:
-    """Euclidean norms float64 [n] of float32 [n, d]."""
-    norms = np.empty(len(rows), dtype=np.float64)
-    for start, stop in _blocks(len(rows), _rows_per_block(rows.shape[1])):
-        block = rows[start:stop]
-        norms[start:stop] = np.sqrt(_fold(np.multiply(block, block, dtype=np.float64)))
-    return norms
-
-
-def _scale(rows: Float32, factors: Float64) -> Float32:
-    """Rows float32 [n, d] times factors float64 [n], rounded once to float32."""
-    scaled = np.empty_like(rows)
-    for start, stop in _blocks(len(rows), _rows_per_block(rows.shape[1])):
-        factor = factors[start:stop, None]
-        np.multiply(rows[start:stop], factor, out=scaled[start:stop], casting="same_kind")
-    return scaled
-
-
-def _matrix(values: Rows, name: str) -> npt.NDArray[np.floating[Any]]:
-    """A float32 or float16 matrix [n, d] from an array or a CPU tensor."""
-    if "torch" in sys.modules:  # whoever passes a tensor has imported torch
-        import torch
-
-        if isinstance(values, torch.Tensor):
-            if values.device.type != "cpu":
-                raise ValueError(f"{name} lies on {values.device}: move it with .cpu() first")
-            if values.dtype not in (torch.float32, torch.float16):
-                raise TypeError(f"{name} is {values.dtype}: use float32 or float16")
-            values = values.detach().numpy()
-    array = np.asarray(values)
-    if array.dtype not in (np.float32, np.float16):
-        raise TypeError(f"{name} is {array.dtype}: use float32 or float16")
-    if array.ndim != 2:
-        raise ValueError(f"{name} has shape {array.shape}: it must be [rows, dimension]")
-    return array
-
-
-def _float32(rows: npt.NDArray[np.floating[Any]], name: str, first: int) -> Float32:
-    """Contiguous float32 rows, all finite; ``first`` is the number of the first one."""
-    converted = np.ascontiguousarray(rows, dtype=np.float32)
-    finite = np.isfinite(converted)
-    if not finite.all():
-        row = int(np.flatnonzero(~finite.all(axis=1))[0])
-        raise ValueError(f"row {first + row} of {name} holds NaN or infinity")
-    return converted
-
-
-def _rows_per_block(dimension: int) -> int:
-    return max(1, _BLOCK // max(1, dimension))
-
-
-def _blocks(count: int, size: int) -> Iterator[tuple[int, int]]:
-    """Bounds (start, stop) of consecutive blocks of at most ``size`` out of ``count``."""
-    for start in range(0, count, size):
-        yield start, min(start + size, count)
+def _starts(offsets: Tensor) -> Tensor:
+    """The first row of each row's group: int64 [N], from offsets [G + 1]."""
+    return offsets[:-1].repeat_interleave(offsets.diff())

@@ -21,7 +21,7 @@ from shardwright.pipelines.recipe import Recipe
 from shardwright.pipelines.run import Run, locked
 from shardwright.pipelines.sources.names import has_magic, split_glob
 from shardwright.pipelines.sources.storage import is_remote, local_path
-from shardwright.pipelines.stages.cluster import run_cluster
+from shardwright.pipelines.stages.cluster import check_device, run_cluster
 from shardwright.pipelines.stages.describe import run_describe
 from shardwright.pipelines.stages.duplicates import run_duplicates
 from shardwright.pipelines.stages.embed import run_embed
@@ -85,6 +85,8 @@ def curate(
     run = Run(recipe, layout, beam_arguments, limit, force, reporter or Reporter())
     if "embed" in names and recipe.embedding is not None:
         _ = run.encoder  # a model that is not there is known before hours of reading
+    if "cluster" in names:
+        check_device(recipe)  # and so is a device
     with locked(layout.root):
         for name in names:
             with run.reporter.stage(name) as progress:

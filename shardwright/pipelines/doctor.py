@@ -2,9 +2,8 @@
 
 import os
 import platform
+from collections.abc import Iterator
 from importlib import metadata
-
-import numpy as np
 
 from shardwright import __version__
 
@@ -44,11 +43,9 @@ def examine() -> tuple[list[str], bool]:
         healthy = False
         there = " and ".join(found) or "none"
         lines.append(f"{'faiss':<24} FAILED: {there}; install exactly one of the extras cpu, gpu")
-    lines.append(f"{'devices':<24} {_devices()}")
-    wrong = _wrong_labels()
-    healthy = healthy and wrong == 0
-    verdict = "agrees with float64" if wrong == 0 else f"FAILED: {wrong} wrong labels"
-    lines.append(f"{'kernels.nearest (cpu)':<24} {verdict}")
+    for told, well in (*_kernels(), *_cuda()):
+        lines.append(told)
+        healthy = healthy and well
     return lines, healthy
 
 
@@ -59,21 +56,32 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _devices() -> str:
+def _kernels() -> Iterator[tuple[str, bool]]:
+    """A line for each device, kernel and metric, and whether it is right."""
     import torch
 
-    if not torch.cuda.is_available():
-        return "cpu"
-    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return ", ".join(["cpu", *names])
+    from shardwright.pipelines.kernel_checks import check_kernels, devices
+
+    for device in devices():
+        name = "" if device == "cpu" else f" {torch.cuda.get_device_name(device)}"
+        for check in check_kernels(device):
+            # a GPU's first call compiles the kernel, and that takes seconds
+            took = "" if device == "cpu" else f", {check.seconds:.1f} s"
+            verdict = f"FAILED: {check.fault}" if check.fault else "agrees with float64"
+            yield f"{check.name:<24} {device}{name}: {verdict}{took}", not check.fault
 
 
-def _wrong_labels() -> int:
-    from shardwright.kernels import nearest
+def _cuda() -> Iterator[tuple[str, bool]]:
+    """Where there is no GPU: a line that says whether the kernels could be compiled for one."""
+    import torch
 
-    draw = np.random.default_rng(0)
-    x = draw.standard_normal((2000, 96)).astype(np.float32)
-    c = np.repeat(draw.standard_normal((100, 96)).astype(np.float32), 2, axis=0)
-    index, _ = nearest(x, c, "dot")
-    oracle = (x.astype(np.float64) @ c.astype(np.float64).T)[:, ::2].argmax(axis=1) * 2
-    return int((index != oracle).sum())
+    from shardwright.pipelines.kernel_checks import compile_without_device
+
+    if torch.cuda.is_available():
+        return
+    try:
+        yield f"{'cuda':<24} no device; {compile_without_device()}: ok", True
+    except ImportError:
+        yield f"{'cuda':<24} no device, and no NVRTC (the extra gpu brings it)", True
+    except RuntimeError as error:
+        yield f"{'cuda':<24} no device; FAILED: {str(error).splitlines()[0]}", False

@@ -109,6 +109,9 @@ class Clusters(_Section):
 
     k: Annotated[int, Field(gt=0)] = 100
     seed: Annotated[int, Field(ge=0)] = 0
+    start: Literal["sample", "k-means++"] = "sample"
+    precision: Literal["exact", "fast"] = "exact"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
 class Prune(_Section):

@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "shardwright"
 PAGES = {
     page: (ROOT / "docs" / f"{page}.md").read_text()
-    for page in ("sources", "embeddings", "tables", "metadata", "extending")
+    for page in ("sources", "embeddings", "kernels", "tables", "metadata", "extending")
 }
 _BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCKS = [

@@ -64,18 +64,28 @@ def test_a_mistake_exits_2(
         assert word in done.stderr
 
 
-def test_cuda_without_a_device_is_an_error(curation: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("embedding.device=cuda", "embedding.model=sentence-transformers:some/model"),
+        ("clusters.device=cuda",),
+    ],
+)
+def test_cuda_without_a_device_is_an_error(
+    curation: Path, tmp_path: Path, settings: tuple[str, ...]
+) -> None:
     import torch
 
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device here")
     done = common.shardwright(
         *("curate", "recipes/code.yaml", "--input", str(curation / "in")),
-        *("--output", str(tmp_path / "out"), "--set", "embedding.device=cuda"),
-        *("--set", "embedding.model=sentence-transformers:some/model"),
+        *("--output", str(tmp_path / "out")),
+        *(word for setting in settings for word in ("--set", setting)),
     )
     assert done.returncode == 2
-    assert "cuda" in done.stderr
+    assert f"{settings[0].partition('=')[0]} is cuda, but torch sees no GPU" in done.stderr
+    assert not (tmp_path / "out" / "tables").exists()
     assert "Traceback" not in done.stderr
 
 
@@ -113,7 +123,10 @@ def test_doctor_is_healthy() -> None:
     done = common.shardwright("doctor")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "apache-beam" in done.stdout
-    assert "agrees with float64" in done.stdout
+    for kernel in ("nearest", "topk", "pairs_above", "group_max"):
+        for metric in ("cosine", "dot", "l2"):
+            assert f"{kernel} {metric}".ljust(25) + "cpu: agrees with float64" in done.stdout
+    assert "kernel_sum".ljust(25) + "cpu: agrees with float64" in done.stdout
 
 
 def test_report_is_written(curation: Path) -> None:

@@ -88,6 +88,29 @@ def test_a_dropped_table_takes_the_croissant_along_and_no_change_does_not(
     assert verify(Layout(output)) == []
 
 
+def test_cluster_settings_are_stated_and_decide_what_is_redone(code: Path, output: Path) -> None:
+    tables = output / "tables"
+
+    def parameters() -> list[dict[str, Any]]:
+        manifests = [tables / name / "_manifest.json" for name in ("centroids", "clusters")]
+        return [json.loads(path.read_text())["origin"]["parameters"] for path in manifests]
+
+    plain = {"k": 8, "seed": 0, "start": "sample", "precision": "exact"}
+    assert parameters() == [plain, plain]
+    before = common.contents(output)
+    stages(code, output, "cluster", set_=("clusters.device=cpu",))
+    assert common.contents(output) == before
+    assert common.stage_metrics(output)["cluster"]["reused"] > 0
+    assert (output / "croissant.json").exists()
+    stages(code, output, "cluster", set_=("clusters.precision=fast", "clusters.start=k-means++"))
+    changed = plain | {"start": "k-means++", "precision": "fast"}
+    assert parameters() == [changed, changed]
+    assert not (output / "croissant.json").exists()
+    common.run("code", code, output, "clusters.k=8", "clusters.precision=fast")
+    assert '"precision":"fast"' in (output / "croissant.json").read_text().replace("\\", "")
+    assert verify(Layout(output)) == []
+
+
 def test_recipes_come_and_go_and_leave_no_trace(code: Path, output: Path, reference: Path) -> None:
     changes = (
         ("embedding=null", "prune=null", "index=null"),

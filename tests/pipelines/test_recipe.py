@@ -23,7 +23,13 @@ def test_three_keys_are_enough(tmp_path: Path) -> None:
     assert recipe.limits.max_bytes == 1_000_000
     assert recipe.prune is not None
     assert (recipe.prune.fraction, recipe.prune.alpha) == (0.2, 0.8)
-    assert recipe.clusters.k == 100
+    assert recipe.clusters.model_dump() == {
+        "k": 100,
+        "seed": 0,
+        "start": "sample",
+        "precision": "exact",
+        "device": "auto",
+    }
     assert recipe.embedding is not None
     assert recipe.embedding.model == "builtin:hashing"
     assert recipe.shards.split == {"train": 0.99, "validation": 0.01}
@@ -62,6 +68,8 @@ def test_set_values_are_yaml_and_input_replaces_the_uri(tmp_path: Path) -> None:
         (SMALL + "limits: {max_byte: 3}\n", [], ["limits.max_byte", "no such key"]),
         (SMALL + "prune: {fraction: 1.5}\n", [], ["prune.fraction", "1.5"]),
         (SMALL + "limits: {max_bytes: 3 apples}\n", [], ["limits.max_bytes", "3 apples", "1MB"]),
+        (SMALL + "clusters: {start: middle}\n", [], ["clusters.start", "middle", "'k-means++'"]),
+        (SMALL + "clusters: {device: gpu}\n", [], ["clusters.device", "gpu", "'cuda'"]),
         (SMALL + "embedding: null\n", [], ["prune", "embedding is null"]),
         (SMALL + "shards: {split: {train: 0.5}}\n", [], ["split", "0.5", "add up to 1"]),
         (SMALL + "shards: {split: {../x: 1}}\n", [], ["../x"]),

@@ -1,4 +1,8 @@
-"""``cluster``: spherical k-means, trained on a seeded sample, assigned part by part."""
+"""``cluster``: spherical k-means, trained on a seeded sample, assigned part by part.
+
+k-means is imported where it runs, so that a curation that has nothing to cluster, or has its
+clusters already, does not wait for torch.
+"""
 
 import time
 from collections.abc import Iterator
@@ -10,18 +14,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shardwright.embeddings.kmeans import sample_keys, spherical_kmeans
-from shardwright.kernels import nearest
+from shardwright.embeddings.device import resolve_device
+from shardwright.embeddings.sampling import sample_keys
 from shardwright.metadata.files import fingerprint
 from shardwright.metadata.manifest import Manifest
 from shardwright.metadata.schemas import CLUSTERS, centroids
 from shardwright.metadata.tables import read_batches, read_part
 from shardwright.pipelines.jobs import Output, Task
 from shardwright.pipelines.progress import StageProgress
+from shardwright.pipelines.recipe import Clusters, Recipe
 from shardwright.pipelines.run import Run
 from shardwright.pipelines.vectors import column, matrix
 
-VERSION = "1"
+VERSION = "2"
 # The sample that centroids are trained on: FAISS's own 256 points a centroid, and never more than
 # this many vectors, which bounds the driver's memory.
 _POINTS_PER_CENTROID = 256
@@ -30,21 +35,31 @@ _LARGEST_SAMPLE = 262_144
 
 @dataclass(frozen=True)
 class AssignPart:
-    """Finds the nearest centroid of each vector of a part."""
+    """Finds the nearest centroid of each vector of a part.
+
+    Attributes:
+        centroids: The file of the table ``centroids``.
+        settings: The recipe's section ``clusters``.
+    """
 
     centroids: Path
+    settings: Clusters
 
     def __call__(self, payload: dict[str, Any], output: Output) -> None:
         """Streams ``payload["embeddings"]`` into ``clusters``."""
         if payload["embeddings"] is None:
             return
+        from shardwright.embeddings.kmeans import KMeans
+
         centres = matrix(pq.read_table(self.centroids).column("vector").combine_chunks())
+        precision, device = self.settings.precision, self.settings.device
+        kmeans = KMeans(len(centres), precision=precision, device=device)
         for batch in read_batches(Path(payload["embeddings"]), ["record_id", "vector"], rows=4096):
-            index, similarity = nearest(matrix(batch.column("vector")), centres, "cosine")
+            labels, distances = kmeans.assign(matrix(batch.column("vector")), centres)
             columns = [
                 batch.column("record_id"),
-                pa.array(index.astype(np.int32)),
-                pa.array(np.maximum(1.0 - similarity, 0.0)),
+                pa.array(labels.astype(np.int32)),
+                pa.array(distances),
             ]
             output.write("clusters", pa.RecordBatch.from_arrays(columns, schema=CLUSTERS))
 
@@ -73,10 +88,25 @@ def sample(embeddings: Manifest, size: int, seed: int) -> np.ndarray[Any, Any]:
     return chosen
 
 
+def check_device(recipe: Recipe) -> None:
+    """Raises UserError if the recipe asks for a device that is not there."""
+    if recipe.embedding is not None and recipe.clusters.device == "cuda":
+        resolve_device("cuda", "clusters.device")
+
+
+def parameters(settings: Clusters, k: int) -> dict[str, Any]:
+    """What decides the centroids and labels of given vectors, for fingerprints and manifests.
+
+    The device is no part of it. With ``precision: exact`` the same vectors have the same centroids
+    and labels on every device, and with ``fast`` that name says that near ties may fall either way.
+    """
+    return {**settings.model_dump(mode="json", exclude={"device"}), "k": k}
+
+
 def train(run: Run, embeddings: Manifest, k: int) -> Manifest:
     """Commits ``centroids``, unless the committed ones are of the same vectors and settings."""
     started = time.time()
-    settings = {"k": k, "seed": run.recipe.clusters.seed}
+    settings = parameters(run.recipe.clusters, k)
     dimension = embeddings.schema.field("vector").type.list_size
     schema = centroids(dimension)
     work = fingerprint(version=VERSION, embeddings=embeddings.content_sha256, **settings)
@@ -84,12 +114,14 @@ def train(run: Run, embeddings: Manifest, k: int) -> Manifest:
     job = run.plan("centroids", {"centroids": schema}, [task])
     if job.todo:
         size = min(embeddings.rows, max(_POINTS_PER_CENTROID * k, 4096), _LARGEST_SAMPLE)
+        from shardwright.embeddings.kmeans import KMeans
+
         vectors = sample(embeddings, size, settings["seed"])
-        centres = spherical_kmeans(vectors, k, settings["seed"])
+        clustering = KMeans(**settings, device=run.recipe.clusters.device).fit(vectors)
         output = Output(job.folder, task, job.schemas)
         columns = [
             pa.array(np.arange(k, dtype=np.int32)),
-            column(centres, schema.field("vector").type),
+            column(clustering.centroids, schema.field("vector").type),
         ]
         output.write("centroids", pa.RecordBatch.from_arrays(columns, schema=schema))
         output.close(started)
@@ -97,7 +129,7 @@ def train(run: Run, embeddings: Manifest, k: int) -> Manifest:
     return run.commit(job, origin)["centroids"]
 
 
-def plan(embeddings: Manifest, centres: Manifest) -> Iterator[Task]:
+def plan(embeddings: Manifest, centres: Manifest, precision: str) -> Iterator[Task]:
     """A part of assignments for each part of vectors."""
     for part in embeddings.parts():
         if part.key != "empty":
@@ -109,6 +141,7 @@ def plan(embeddings: Manifest, centres: Manifest) -> Iterator[Task]:
                     version=VERSION,
                     embeddings=part.sha256,
                     centroids=centres.content_sha256,
+                    precision=precision,
                 ),
                 {"embeddings": file},
                 part.bytes,
@@ -132,10 +165,12 @@ def run_cluster(run: Run, progress: StageProgress) -> None:
         run.drop("centroids")
         run.drop("clusters")
         return
+    settings = run.recipe.clusters
     centres = train(run, embeddings, k)
-    job = run.plan("cluster", {"clusters": CLUSTERS}, plan(embeddings, centres))
-    run.execute("cluster", job, AssignPart(centres.files()[0]), progress)
-    parameters = {"k": k, "seed": run.recipe.clusters.seed}
-    origin = run.origin("cluster", VERSION, parameters, [embeddings, centres], started)
+    tasks = plan(embeddings, centres, settings.precision)
+    job = run.plan("cluster", {"clusters": CLUSTERS}, tasks)
+    run.execute("cluster", job, AssignPart(centres.files()[0], settings), progress)
+    used = parameters(settings, k)
+    origin = run.origin("cluster", VERSION, used, [embeddings, centres], started)
     table = run.commit(job, origin)["clusters"]
     progress.records, progress.bytes = table.rows, embeddings.bytes
