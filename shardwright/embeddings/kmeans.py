@@ -17,7 +17,7 @@ from shardwright import kernels
 from shardwright.embeddings.device import resolve_device
 from shardwright.embeddings.group_sums import group_sums
 from shardwright.embeddings.starts import plus_plus_start, sample_start
-from shardwright.kernels.exact import fold, norms
+from shardwright.kernels.exact import fold, norms, root
 
 Array = TypeVar("Array", npt.NDArray[Any], torch.Tensor)
 
@@ -207,7 +207,7 @@ class KMeans:
         sums, sizes = group_sums(rows, labels, self.k)
         if self.metric == "l2":
             return (sums / sizes[:, None]).float()
-        lengths = fold(sums.square()).sqrt()[:, None]
+        lengths = root(fold(sums.square()))[:, None]
         return torch.where(lengths > 0, (sums / lengths).float(), centroids)
 
     def _placed(self, rows: torch.Tensor) -> torch.Tensor:

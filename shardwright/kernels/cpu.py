@@ -205,7 +205,7 @@ def _lone(scores: Tensor, slack: Tensor, silent: Tensor) -> tuple[Tensor, Tensor
     ones with 2^12 + j, exact in float32, both counts entries and tells the number of a single one.
 
     Args:
-        scores: float32 [n, w], w a multiple of the block and at most its square times 64.
+        scores: float32 [n, w], w a multiple of the block, at most 2^12 of them.
         slack: float64 [n], see ``_candidates``.
         silent: bool [n], rows to leave out.
 

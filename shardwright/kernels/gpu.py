@@ -114,7 +114,10 @@ def group_max(
 def pairs_above(
     x: Tensor, threshold: float, offsets: Tensor, metric: str, exact: bool, card: Any = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See ``shardwright.kernels.pairs_above``; also how many pairs were certified at once."""
+    """See ``shardwright.kernels.pairs_above``; also how many rows were certified at once, int64.
+
+    Certified is a later row none of whose pairs lies within the scan's error of the threshold.
+    """
     if not len(x):
         none = _empty(x, torch.int64)
         return none, none.clone(), _empty(x, torch.float64), torch.zeros_like(offsets[0])
@@ -122,25 +125,28 @@ def pairs_above(
     side = _Operands(card, x, x, metric)
     product = side.product(0, len(x))
     unit, error = product.unit, 0.5 * product.slack.double()
-    level = 0.5 * (side.x_norms**2 - threshold) if metric == "l2" else threshold
+    bounded = max(-(2.0**600), min(2.0**600, threshold))  # beyond any value; 0 times it is 0
+    level = 0.5 * (side.x_norms**2 - bounded) if metric == "l2" else bounded
     floor = unit * level
     if not exact:
         error = torch.zeros_like(error)
     floor = _downwards(floor - error - 2.0**-22 * floor.abs())
     found = []
+    unsure = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    sign = -0.5 if metric == "l2" else 1.0
     for row, column in scan.list_pairs(side.card, product, floor, ranges):
         if exact:
             above, value = decide.above(
                 side.x, side.y, row, column, threshold, metric, side.x_norms, side.y_norms
             )
+            unsure[row[unit[row] * sign * (value - threshold) <= product.slack[row]]] = True
             row, column, value = row[above], column[above], value[above]
         else:
             value = side.values(row, column)
         found.append((column, row, value))
     first, second, value = (torch.cat(part) for part in zip(*found, strict=True))
     order = (first * len(x) + second).argsort()
-    certified = torch.tensor(len(order), device=x.device)
-    return first[order], second[order], value[order], certified
+    return first[order], second[order], value[order], (~unsure & exact).sum()
 
 
 def _best(

@@ -76,7 +76,10 @@ def curate(
     )
     if summary is None:
         return
-    table = Table(title=Text(f"{resolved.name}: {output}"), title_justify="left", show_header=False)
+    console = Console()
+    # a line of its own, whole however long: a path is there to be copied
+    console.print(Text(f"{resolved.name}: {output}"), soft_wrap=True)
+    table = Table(show_header=False)
     table.add_column()
     table.add_column(justify="right")
     table.add_row("seen", f"{summary.seen:,}")
@@ -86,7 +89,7 @@ def curate(
     table.add_row("kept", f"{summary.kept:,}")
     table.add_row("shards", f"{summary.shards:,}")
     table.add_row("seconds", f"{summary.seconds:,.1f}")
-    Console().print(table)
+    console.print(table)
 
 
 @app.command()

@@ -168,3 +168,30 @@ def test_bits_do_not_depend_on_tiles(data, metric, more):
         found = everything(x, y, offsets, metric, 0.5)
     for a, b in zip(found, expected, strict=True):
         assert bits(a) == bits(b)
+
+
+def test_cosines_nearer_than_a_rounding():
+    # cos^2 = 1 - 1 / (n^2 + 1): sums are exact integers, quotients are equal in float64
+    n = float(1 << 20)
+    c = np.array([[n, 1], [n + 1, 1], [n - 1, 1], [n + 1, -1]], np.float32)
+    x = np.array([[1, 0]], np.float32)
+    assert kernels.topk(x, c, 4)[0].tolist() == [[1, 3, 0, 2]]
+
+
+def test_equal_rows_of_other_groups_are_no_earlier_rows():
+    # the groups' share of the keys vanishes beside such norms
+    x = np.array([[1e30, 0], [1e30, 1], [1e30, 0], [1e30, 3e29]], np.float32)
+    index, _ = kernels.group_max(x, np.array([0, 1, 4]), "dot")
+    assert index.tolist() == [-1, -1, 1, 1]
+    x[1] = -x[1]
+    assert kernels.group_max(x, np.array([0, 1, 4]), "dot")[0].tolist() == [-1, -1, 1, 2]
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot", "l2"])
+def test_sums_that_overflow_float32(metric):
+    rng = np.random.default_rng(0)
+    x, c = (np.float32(3e38) * rng.choice([-1, 1, 0.5], (6, 300)).astype(np.float32) for _ in "xc")
+    index, _ = kernels.topk(x, c, 6, metric)
+    assert index.tolist() == best(nearness(x, c, metric), 6).tolist()
+    assert kernels.nearest(x, c, metric)[0].tolist() == index[:, 0].tolist()
+    assert kernels.group_max(x, np.array([0, 6]), metric)[0][1] == 0

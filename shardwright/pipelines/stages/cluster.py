@@ -4,9 +4,10 @@ k-means is imported where it runs, so that a curation that has nothing to cluste
 clusters already, does not wait for torch.
 """
 
+import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,17 +41,25 @@ class AssignPart:
     Attributes:
         centroids: The file of the table ``centroids``.
         settings: The recipe's section ``clusters``.
+        driver: The process that made this.
     """
 
     centroids: Path
     settings: Clusters
+    driver: int = field(default_factory=os.getpid)
 
     def __call__(self, payload: dict[str, Any], output: Output) -> None:
         """Streams ``payload["embeddings"]`` into ``clusters``."""
         if payload["embeddings"] is None:
             return
+        import torch
+
         from shardwright.embeddings.kmeans import KMeans
 
+        if os.getpid() != self.driver:
+            # worker processes share the cores: OpenMP's threads would wait for each other's turn,
+            # which takes ten times as long; labels do not depend on it
+            torch.set_num_threads(1)
         centres = matrix(pq.read_table(self.centroids).column("vector").combine_chunks())
         precision, device = self.settings.precision, self.settings.device
         kmeans = KMeans(len(centres), precision=precision, device=device)
