@@ -23,6 +23,7 @@ from shardwright.kernels.bounds import (
     scaled_rows,
 )
 from shardwright.kernels.groups import Chunk, plan, scores_of
+from shardwright.kernels.threads import in_threads
 from shardwright.kernels.ties import first_equal, row_keys, runs
 
 Pairs = tuple[Tensor, Tensor, Tensor]
@@ -139,11 +140,24 @@ def pairs_above(
 
 def _search(x: Tensor, columns: Columns, k: int, exact: bool) -> tuple[Tensor, Tensor, Tensor]:
     """The ``k`` nearest columns: index and value [N, k], and how many rows were certified."""
+    norms = row_norms(x, "x", columns.metric)
+    share = max(1, -(-len(x) // torch.get_num_threads()))
+    if len(x) * len(columns.rows) < _TILE:
+        share = max(1, len(x))
+    cuts = [slice(start, start + share) for start in range(0, max(1, len(x)), share)]
+    found = in_threads(lambda cut: _search_rows(x[cut], norms[cut], columns, k, exact), cuts)
+    index, value, certified = zip(*found, strict=True)
+    return torch.cat(index), torch.cat(value), torch.stack(certified).sum()
+
+
+def _search_rows(
+    x: Tensor, norms: Tensor, columns: Columns, k: int, exact: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``_search`` for some of the rows, with their norms float64 [n]."""
     metric, total = columns.metric, len(columns.rows)
     index = torch.empty(len(x), k, dtype=torch.int64)
     value = torch.empty(len(x), k, dtype=torch.float64)
     sure = torch.full((len(x),), exact)
-    norms = row_norms(x, "x", metric)
     side = rows_of(norms, x.shape[1], columns)
     slack = 2 * side.error if exact else torch.zeros_like(norms)
     width = -(-total // -(-total // _WIDTH))
