@@ -40,7 +40,7 @@ def draw(rows, width, dtype, seed, spread=1.0):
     return torch.tensor(x, dtype=dtype)
 
 
-def same(one, other):
+def assert_same(one, other):
     for a, b in zip(one, other, strict=True):
         assert a.dtype == b.dtype
         assert torch.equal(a.cpu(), b.cpu())  # bit for bit: no value is NaN
@@ -54,12 +54,12 @@ def same(one, other):
 )
 def test_nearest_and_topk_equal_the_cpu(metric, dtype, rows, columns, width):
     x, y = draw(rows, width, dtype, 1), draw(columns, width, dtype, 2, 0.3)
-    same(
+    assert_same(
         kernels.nearest(x.cuda(), y.cuda(), metric),
         kernels.nearest(x, y, metric),
     )
     for k in {1, min(10, columns), min(100, columns)}:
-        same(kernels.topk(x.cuda(), y.cuda(), k, metric), kernels.topk(x, y, k, metric))
+        assert_same(kernels.topk(x.cuda(), y.cuda(), k, metric), kernels.topk(x, y, k, metric))
 
 
 def groups(rows, seed):
@@ -74,9 +74,9 @@ def groups(rows, seed):
 def test_groups_equal_the_cpu(metric, dtype):
     x, offsets = draw(4000, 136, dtype, 3), groups(4000, 4)
     on_card = x.cuda(), offsets.cuda()
-    same(kernels.group_max(*on_card, metric), kernels.group_max(x, offsets, metric))
+    assert_same(kernels.group_max(*on_card, metric), kernels.group_max(x, offsets, metric))
     threshold = 40.0 if metric == "l2" else 0.25
-    same(
+    assert_same(
         kernels.pairs_above(on_card[0], threshold, on_card[1], metric),
         kernels.pairs_above(x, threshold, offsets, metric),
     )
@@ -85,14 +85,14 @@ def test_groups_equal_the_cpu(metric, dtype):
 def test_millions_of_tiny_groups_equal_the_cpu():
     x = draw(1_000_000, 8, torch.float32, 5)
     offsets = torch.arange(0, 1_000_001, 2)
-    same(kernels.group_max(x.cuda(), offsets.cuda()), kernels.group_max(x, offsets))
+    assert_same(kernels.group_max(x.cuda(), offsets.cuda()), kernels.group_max(x, offsets))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_kernel_sums_equal_the_cpu(dtype):
     x, y = draw(700, 96, dtype, 6, 0.1), draw(3000, 96, dtype, 7, 0.1)
     gammas = torch.tensor([0.0, 0.003, 0.05, 3.0], dtype=torch.float64)
-    same(
+    assert_same(
         kernels.kernel_sum(x.cuda(), y.cuda(), gammas.cuda()),
         kernels.kernel_sum(x, y, gammas),
     )
@@ -103,7 +103,7 @@ def test_lists_that_overflow_are_scanned_again(metric, monkeypatch):
     monkeypatch.setattr(scan, "_ROOM", 64)  # and again, with more room
     y = draw(40, 72, torch.float32, 8).repeat(30, 1)
     x = draw(600, 72, torch.float32, 9)
-    same(kernels.topk(x.cuda(), y.cuda(), 3, metric), kernels.topk(x, y, 3, metric))
+    assert_same(kernels.topk(x.cuda(), y.cuda(), 3, metric), kernels.topk(x, y, 3, metric))
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -111,10 +111,10 @@ def test_the_portable_path_gives_the_same(metric, monkeypatch):
     x, y = draw(900, 100, torch.float32, 10), draw(700, 100, torch.float32, 11)
     card = gpu.card_of(torch.device("cuda", torch.cuda.current_device()))
     monkeypatch.setattr(card, "hopper", False)
-    same(kernels.nearest(x.cuda(), y.cuda(), metric), kernels.nearest(x, y, metric))
-    same(kernels.topk(x.cuda(), y.cuda(), 10, metric), kernels.topk(x, y, 10, metric))
+    assert_same(kernels.nearest(x.cuda(), y.cuda(), metric), kernels.nearest(x, y, metric))
+    assert_same(kernels.topk(x.cuda(), y.cuda(), 10, metric), kernels.topk(x, y, 10, metric))
     offsets = groups(900, 12)
-    same(
+    assert_same(
         kernels.group_max(x.cuda(), offsets.cuda(), metric),
         kernels.group_max(x, offsets, metric),
     )
@@ -124,7 +124,7 @@ def test_reruns_are_equal_bit_for_bit():
     x, y = draw(20_000, 256, torch.float32, 13).cuda(), draw(9_000, 256, torch.float32, 14).cuda()
     first = kernels.topk(x, y, 10)
     for _ in range(3):
-        same(kernels.topk(x, y, 10), first)
+        assert_same(kernels.topk(x, y, 10), first)
 
 
 def test_the_filter_errs_less_than_its_bound():
