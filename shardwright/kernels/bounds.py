@@ -133,19 +133,46 @@ def product(left: Tensor, shift: Tensor, columns: Columns, part: slice, scores: 
     torch.addmm(halves, left, right, out=scores)
 
 
-def row_norms(rows: Tensor, name: str, metric: str) -> Tensor:
-    """Norms float64 [N]: canonical for ``cosine``, else cheap upper bounds, 0 for zero rows alone.
+def measure(score: Tensor, side: Rows, row: Tensor, metric: str) -> Tensor:
+    """What scores [P] of rows int64 [P] say of the metric: float64 [P]."""
+    real = torch.where(side.unit[row] > 0, score.double() / side.unit[row], 0.0)
+    if metric == "l2":
+        return (side.norms[row].square() - 2 * real).clamp_(min=0.0)
+    return real.clamp_(-1.0, 1.0) if metric == "cosine" else real
+
+
+def band(side: Rows, threshold: float, metric: str, exact: bool) -> tuple[Tensor, Tensor]:
+    """Scores float32 [n] below which no pair passes a threshold, and above which every pair does.
+
+    Both are the same score for ``exact=False``.
+    """
+    # beyond any value, and within float64 after scaling
+    level = torch.full_like(side.norms, max(-(2.0**600), min(2.0**600, threshold)))
+    reach = level.abs()
+    if metric == "l2":
+        squares = side.norms.square()
+        level, reach = 0.5 * (squares - level), squares + reach
+    level = side.unit * level
+    error = side.error + side.unit * reach * 2.0**-40 if exact else 0.0
+    infinity = torch.full((len(level),), torch.inf)
+    lowest = torch.nextafter((level - error).float(), -infinity if exact else infinity)
+    highest = torch.nextafter((level + error).float(), infinity) if exact else lowest
+    # a zero row: all its similarities are zero, and all pass or none does
+    lowest[side.silent] = -torch.inf if threshold < 0 else torch.inf
+    highest[side.silent] = -torch.inf
+    return lowest.clamp_(min=torch.finfo(torch.float32).min), highest
+
+
+def row_bounds(rows: Tensor, name: str) -> Tensor:
+    """Cheap upper bounds of norms, float64 [N], 0 for zero rows alone.
 
     Args:
         rows: float32, float16 or bfloat16 [N, d].
         name: what the caller calls them, for the error.
-        metric: ``cosine``, ``dot`` or ``l2``.
 
     Raises:
         ValueError: a row holds NaN or infinity.
     """
-    if metric == "cosine":
-        return norms(rows, name)
     found = torch.empty(len(rows), dtype=torch.float64)
     step = max(1, 32 * _BLOCK // max(1, rows.shape[1]))
     for start in range(0, len(rows), step):

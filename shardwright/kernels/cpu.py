@@ -8,6 +8,8 @@ blocks of columns are taken, and only blocks that reach the row's threshold are 
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
 
 import torch
 from torch import Tensor
@@ -16,13 +18,15 @@ from shardwright.kernels import exact as decide
 from shardwright.kernels.bounds import (
     Columns,
     Rows,
+    band,
     columns_of,
+    measure,
     product,
-    row_norms,
+    row_bounds,
     rows_of,
     scaled_rows,
 )
-from shardwright.kernels.groups import Chunk, plan, scores_of
+from shardwright.kernels.groups import Chunk, Stretch, plan, scores_of
 from shardwright.kernels.threads import in_threads
 from shardwright.kernels.ties import first_equal, row_keys, runs
 
@@ -39,8 +43,58 @@ _BLOCK = 64
 """Columns of a block whose maximum is taken."""
 _CODE = 1 << 12
 """More than the blocks of a tile and the columns of a block."""
+_STRETCHES = 16
+"""Stretches of rows of groups that a thread takes at a time."""
 _FEW = 1 << 22
 """Numbers of the right side that are held in float64 too."""
+
+
+@dataclass(frozen=True)
+class _Operands:
+    """What is compared, and what was learned of it once.
+
+    Attributes:
+        x: rows [N, d].
+        side: their norms and error bounds.
+        columns: what they are compared with.
+        exact: whether float64 decides, or the scores alone.
+    """
+
+    x: Tensor
+    side: Rows
+    columns: Columns
+    exact: bool
+
+    def slack(self) -> Tensor:
+        """How far below the best score the answer's can lie: float64 [N]."""
+        return 2 * self.side.error if self.exact else torch.zeros_like(self.side.error)
+
+    def left(self, part: slice) -> Tensor:
+        """Some of the rows, made ready for the product: float32 [n, d]."""
+        return scaled_rows(self.x[part], self.side, part)
+
+    def values(self, row: Tensor, column: Tensor, score: Tensor) -> Tensor:
+        """Float64 [P] of pairs: canonical, or what float32 scores [P] say."""
+        columns = self.columns
+        if not self.exact:
+            return measure(score, self.side, row, columns.metric)
+        return decide.pair_values(
+            self.x, columns.rows, row, column, columns.metric, self.side.norms, columns.norms
+        )
+
+    def choose(self, row: Tensor, column: Tensor, score: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The ``k`` best candidates of each row: index and value [R, k]."""
+        columns = self.columns
+        if self.exact:
+            return decide.select(
+                self.x, columns.rows, row, column, k, columns.metric, self.side.norms, columns.norms
+            )
+        heads, place = runs(row)
+        order = torch.argsort(score, stable=True, descending=True)
+        order = order[torch.argsort(place[order], stable=True)]
+        best = order[torch.arange(len(row)) - heads[place] < k]
+        values = self.values(row[best], column[best], score[best])
+        return column[best].view(-1, k), values.view(-1, k)
 
 
 def nearest(x: Tensor, c: Tensor, metric: str, exact: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -70,29 +124,29 @@ def group_max(
     sure = torch.full((len(x),), exact)
     if not len(x):
         return index, value, sure.sum()
-    norms = decide.norms(x, "x")
-    columns, starts = columns_of(x, norms, metric), _starts(offsets)
+    operands, starts = _with_itself(x, metric, exact), _starts(offsets)
+    side, slack = operands.side, operands.slack()
     # of equal rows of a group the first wins: the others need not be found
-    first = first_equal(x, row_keys(x, norms + 0.618 * starts))
+    first = first_equal(x, row_keys(x, side.norms + 0.618 * starts))
     repeated = (first < torch.arange(len(x))) & (first >= starts)
-    side = rows_of(norms, x.shape[1], columns)
-    slack = 2 * side.error if exact else torch.zeros_like(norms)
 
-    def scan() -> Iterator[Pairs]:
-        for stretch in plan(starts, _TILE):
+    def scan(stretches: list[Stretch]) -> Iterator[Pairs]:
+        for stretch in stretches:
             here = slice(stretch.start, stretch.stop)
-            left = scaled_rows(x[here], side, here)
-            chunks = scores_of(stretch, left, side, columns, starts, _WIDTH)
+            chunks = scores_of(stretch, operands.left(here), side, operands.columns, starts, _WIDTH)
             row, column, score = _candidates(chunks, slack[here], 1, side.silent[here])
             kept = ~repeated[column]
             row, column, score = stretch.start + row[kept], column[kept], score[kept]
             sure[row[1:][row[1:] == row[:-1]]] = False
             yield row, column, score
 
-    for row, column, score in _gathered(scan()):
-        found = _choose(x, x, row, column, score, 1, metric, norms, norms, exact)
-        place = row[runs(row)[0]]
-        index[place], value[place] = found[0][:, 0], found[1][:, 0]
+    def search(stretches: list[Stretch]) -> None:
+        for row, column, score in _gathered(scan(stretches)):
+            found = operands.choose(row, column, score, 1)
+            place = row[runs(row)[0]]
+            index[place], value[place] = found[0][:, 0], found[1][:, 0]
+
+    in_threads(search, _batches(starts))
     # a zero row is as similar to one row as to another
     silent = (side.silent & (starts < torch.arange(len(x)))).nonzero()[:, 0]
     index[silent], value[silent] = starts[silent], 0.0
@@ -110,68 +164,89 @@ def pairs_above(
     sure = torch.full((len(x),), exact)
     if not len(x):
         return none, none.clone(), none.double(), sure.sum()
-    norms = decide.norms(x, "x")
-    columns, starts = columns_of(x, norms, metric), _starts(offsets)
-    side = rows_of(norms, x.shape[1], columns)
-    lowest, highest = _band(side, threshold, metric, exact)
+    operands, starts = _with_itself(x, metric, exact), _starts(offsets)
+    side = operands.side
+    lowest, highest = band(side, threshold, metric, exact)
 
-    def scan() -> Iterator[Pairs]:
-        for stretch in plan(starts, _TILE):
+    def scan(stretches: list[Stretch]) -> Iterator[Pairs]:
+        for stretch in stretches:
             here = slice(stretch.start, stretch.stop)
-            left = scaled_rows(x[here], side, here)
-            for first, scores in scores_of(stretch, left, side, columns, starts, _WIDTH):
+            left = operands.left(here)
+            for first, scores in scores_of(stretch, left, side, operands.columns, starts, _WIDTH):
                 row, column, score = _reaching(scores, *_maxima(scores, 1), lowest[here])
                 column, row = column + first[row], row + stretch.start
                 sure[row[score <= highest[row]]] = False
                 yield row, column, score
 
-    found = [(none, none, none.double())]
-    for row, column, _ in _gathered(scan()):
-        if exact:
-            passed, value = decide.above(x, x, row, column, threshold, metric, norms, norms)
-            row, column, value = row[passed], column[passed], value[passed]
-        else:
-            value = decide.pair_values(x, x, row, column, metric, norms, norms)
-        found.append((column, row, value))
-    earlier, later, value = (torch.cat(part) for part in zip(*found, strict=True))
+    def search(stretches: list[Stretch]) -> list[Pairs]:
+        found = []
+        for row, column, score in _gathered(scan(stretches)):
+            if exact:
+                passed, value = decide.above(
+                    x, x, row, column, threshold, metric, side.norms, side.norms
+                )
+                found.append((row[passed], column[passed], value[passed]))
+            else:
+                found.append((row, column, operands.values(row, column, score)))
+        return found
+
+    batches = in_threads(search, _batches(starts))
+    later, earlier, value = _join([(none, none, none.double()), *chain.from_iterable(batches)])
     order = torch.argsort(earlier * len(x) + later)
     return earlier[order], later[order], value[order], sure.sum()
 
 
+def _with_itself(x: Tensor, metric: str, exact: bool) -> _Operands:
+    """Rows [N, d], N >= 1, on both sides."""
+    norms = decide.norms(x, "x")
+    columns = columns_of(x, norms, metric)
+    return _Operands(x, rows_of(norms, x.shape[1], columns), columns, exact)
+
+
+def _batches(starts: Tensor) -> Iterator[list[Stretch]]:
+    """The stretches of rows with group starts int64 [N], some for each task of a thread."""
+    stretches = plan(starts, _TILE)
+    while batch := list(islice(stretches, _STRETCHES)):
+        yield batch
+
+
 def _search(x: Tensor, columns: Columns, k: int, exact: bool) -> tuple[Tensor, Tensor, Tensor]:
     """The ``k`` nearest columns: index and value [N, k], and how many rows were certified."""
-    norms = row_norms(x, "x", columns.metric)
+    # what a score says of a distance takes the row's own square
+    bounds = columns.metric == "dot" or (exact and columns.metric == "l2")
+    norms = row_bounds(x, "x") if bounds else decide.norms(x, "x")
     share = max(1, -(-len(x) // torch.get_num_threads()))
     if len(x) * len(columns.rows) < _TILE:
         share = max(1, len(x))
+
+    def search(cut: slice) -> tuple[Tensor, Tensor, Tensor]:
+        side = rows_of(norms[cut], x.shape[1], columns)
+        return _search_rows(_Operands(x[cut], side, columns, exact), k)
+
     cuts = [slice(start, start + share) for start in range(0, max(1, len(x)), share)]
-    found = in_threads(lambda cut: _search_rows(x[cut], norms[cut], columns, k, exact), cuts)
-    index, value, certified = zip(*found, strict=True)
+    index, value, certified = zip(*in_threads(search, cuts), strict=True)
     return torch.cat(index), torch.cat(value), torch.stack(certified).sum()
 
 
-def _search_rows(
-    x: Tensor, norms: Tensor, columns: Columns, k: int, exact: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """``_search`` for some of the rows, with their norms float64 [n]."""
-    metric, total = columns.metric, len(columns.rows)
-    index = torch.empty(len(x), k, dtype=torch.int64)
-    value = torch.empty(len(x), k, dtype=torch.float64)
-    sure = torch.full((len(x),), exact)
-    side = rows_of(norms, x.shape[1], columns)
-    slack = 2 * side.error if exact else torch.zeros_like(norms)
+def _search_rows(operands: _Operands, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """``_search`` for some of the rows."""
+    side, columns, count = operands.side, operands.columns, len(operands.x)
+    total, slack = len(columns.rows), operands.slack()
+    index = torch.empty(count, k, dtype=torch.int64)
+    value = torch.empty(count, k, dtype=torch.float64)
+    sure = torch.full((count,), operands.exact)
     width = -(-total // -(-total // _WIDTH))
     padded = -(-width // _BLOCK) * _BLOCK
-    size = max(1, min(_MOST_ROWS, max(_LEAST_ROWS, _TILE // padded), len(x)))
-    alone = k == 1 and width == total
+    size = max(1, min(_MOST_ROWS, max(_LEAST_ROWS, _TILE // padded), count))
+    alone = operands.exact and k == 1 and width == total
 
     def scan() -> Iterator[Pairs]:
         # the product never writes the columns beyond the last one: they stay out of the question
         buffer = torch.empty(size, padded)
         buffer[:, width:] = -torch.inf
-        for start in range(0, len(x), size):
-            here = slice(start, min(start + size, len(x)))
-            left = scaled_rows(x[here], side, here)
+        for start in range(0, count, size):
+            here = slice(start, min(start + size, count))
+            left = operands.left(here)
             chunks = _chunks(left, side.shift[here], columns, width, buffer[: len(left)])
             if alone:
                 scores = next(chunks).scores
@@ -185,15 +260,19 @@ def _search_rows(
 
     for row, column, score in _gathered(scan()):
         place = row[runs(row)[0]]
-        index[place], value[place] = _choose(
-            x, columns.rows, row, column, score, k, metric, norms, columns.norms, exact
-        )
+        index[place], value[place] = operands.choose(row, column, score, k)
     # zero rows: as similar to the first columns as to any
     index[side.silent], value[side.silent] = torch.arange(k), 0.0
     if alone:
-        targets = columns.rows.double() if columns.rows.numel() <= _FEW else columns.rows
+        rows = columns.rows.double() if columns.rows.numel() <= _FEW else columns.rows
         value[:, 0] = decide.pair_values(
-            x, targets, torch.arange(len(x)), index[:, 0], metric, norms, columns.norms
+            operands.x,
+            rows,
+            torch.arange(count),
+            index[:, 0],
+            columns.metric,
+            side.norms,
+            columns.norms,
         )
     return index, value, sure.sum()
 
@@ -249,29 +328,6 @@ def _single(values: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
     code = torch.mv(reaching, torch.arange(_CODE, _CODE + values.shape[1], dtype=torch.float32))
     one = (code >= _CODE) & (code < 2 * _CODE)
     return torch.where(one, code - _CODE, 0.0).long(), one
-
-
-def _choose(
-    x: Tensor,
-    y: Tensor,
-    row: Tensor,
-    column: Tensor,
-    score: Tensor,
-    k: int,
-    metric: str,
-    x_norms: Tensor,
-    y_norms: Tensor,
-    exact: bool,
-) -> tuple[Tensor, Tensor]:
-    """The ``k`` best candidates of each row, exactly or by their scores: index and value."""
-    if exact:
-        return decide.select(x, y, row, column, k, metric, x_norms, y_norms)
-    heads, place = runs(row)
-    order = torch.argsort(score, stable=True, descending=True)
-    order = order[torch.argsort(place[order], stable=True)]
-    best = order[torch.arange(len(row)) - heads[place] < k]
-    values = decide.pair_values(x, y, row[best], column[best], metric, x_norms, y_norms)
-    return column[best].view(-1, k), values.view(-1, k)
 
 
 def _chunks(
@@ -354,28 +410,6 @@ def _above(pairs: Pairs, floor: Tensor) -> Pairs:
 def _join(found: list[Pairs]) -> Pairs:
     row, column, score = (torch.cat(part) for part in zip(*found, strict=True))
     return row, column, score
-
-
-def _band(side: Rows, threshold: float, metric: str, exact: bool) -> tuple[Tensor, Tensor]:
-    """Scores float32 [n] below which no pair passes a threshold, and above which every pair does.
-
-    Both are the same score for ``exact=False``.
-    """
-    # beyond any value, and within float64 after scaling
-    level = torch.full_like(side.norms, max(-(2.0**600), min(2.0**600, threshold)))
-    reach = level.abs()
-    if metric == "l2":
-        squares = side.norms.square()
-        level, reach = 0.5 * (squares - level), squares + reach
-    level = side.unit * level
-    error = side.error + side.unit * reach * 2.0**-40 if exact else 0.0
-    infinity = torch.full((len(level),), torch.inf)
-    lowest = torch.nextafter((level - error).float(), -infinity if exact else infinity)
-    highest = torch.nextafter((level + error).float(), infinity) if exact else lowest
-    # a zero row: all its similarities are zero, and all pass or none does
-    lowest[side.silent] = -torch.inf if threshold < 0 else torch.inf
-    highest[side.silent] = -torch.inf
-    return lowest.clamp_(min=torch.finfo(torch.float32).min), highest
 
 
 def _starts(offsets: Tensor) -> Tensor:

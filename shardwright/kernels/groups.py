@@ -1,7 +1,7 @@
 """Scores between the rows of ragged groups and the earlier rows of their group, tile by tile.
 
 Rows come in stretches of 512. If all groups that a stretch touches are small, it is cut into
-blocks of 32, 128 or 512 rows, and one batched product scores each block against itself and the
+blocks of 32 or 128 rows, and one batched product scores each block against itself and the
 block before it, which hold every earlier row of its groups; so millions of tiny groups cost a few
 large calls. Otherwise rows are cut where groups begin and scored against slices of their columns.
 """
@@ -17,7 +17,7 @@ from shardwright.kernels.ties import runs
 
 _STRETCH, _PIECE = 512, 128
 """Rows that are planned as one, and the fewest before a cut between groups."""
-_BLOCKS = (32, 128, _STRETCH)
+_BLOCKS = (32, 128)
 """Rows of a block of a batched product."""
 
 _EVEN = 64

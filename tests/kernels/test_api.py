@@ -92,12 +92,22 @@ def test_fast_is_the_filter_alone(metric):
     exact = kernels.topk(x, y, 3, metric)
     with kernels.counting() as count:
         fast = kernels.topk(x, y, 3, metric, precision="fast")
-        assert (kernels.nearest(x, y, metric, precision="fast")[0] == exact[0][:, 0]).all()
-        kernels.group_max(x, np.array([0, 500]), metric, precision="fast")
-        kernels.pairs_above(x, 0.5, metric=metric, precision="fast")
+        nearest = kernels.nearest(x, y, metric, precision="fast")
+        highest = kernels.group_max(x, np.array([0, 500]), metric, precision="fast")
+        earlier, later, value = kernels.pairs_above(x, 0.5, metric=metric, precision="fast")
     assert count.rows == 0
     assert (fast[0] == exact[0]).mean() > 0.99
     np.testing.assert_allclose(fast[1], exact[1], rtol=1e-5)
+    assert (fast[1] != exact[1]).any(), "values are the filter's"
+    assert (nearest[0] == exact[0][:, 0]).all()
+    np.testing.assert_allclose(nearest[1], exact[1][:, 0], rtol=1e-5)
+    np.testing.assert_allclose(
+        highest[1][1:], kernels.group_max(x, np.array([0, 500]), metric)[1][1:], rtol=1e-5
+    )
+    pairs = kernels.pairs_above(x, 0.5, metric=metric)
+    assert (earlier == pairs[0]).all()
+    assert (later == pairs[1]).all()
+    np.testing.assert_allclose(value, pairs[2], rtol=1e-5)
 
 
 def test_counts_certified_rows():
