@@ -53,7 +53,7 @@ def view_columns(schema: pa.Schema) -> str:
     columns = []
     for field in schema:
         name = f'"{field.name}"'
-        if pa.types.is_fixed_size_list(field.type):
+        if field.name == "vector" and pa.types.is_fixed_size_list(field.type):
             columns.append(f"{name}::FLOAT[{field.type.list_size}] AS {name}")
         else:
             columns.append(name)

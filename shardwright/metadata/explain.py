@@ -138,7 +138,10 @@ class _Life:
         )
 
     def _row(self, table: str) -> dict[str, Any] | None:
-        """The record's first row in a table, read from the part of its key where there is one."""
+        """The record's first row in a table, read from the part of its key where there is one.
+
+        Of several groups of duplicates the one in which another record stays.
+        """
         manifest = self._layout.manifest(table)
         if manifest is None:
             return None
@@ -149,9 +152,11 @@ class _Life:
                 return None
             place = f"read_parquet({file_literal(manifest.folder / same.file)})"
         narrow = ", ".join(f'"{n}"' for n in manifest.schema.names if n not in (*_LARGE, "vector"))
+        first = "representative_id = record_id, " if "kind" in manifest.schema.names else ""
+        order = first + narrow
         rows = rows_of(
             self._connection,
-            f"SELECT {narrow} FROM {place} WHERE record_id = ? ORDER BY ALL LIMIT 1",
+            f"SELECT {narrow} FROM {place} WHERE record_id = ? ORDER BY {order} LIMIT 1",
             [self._id],
         )
         return rows[0] if rows else None
@@ -171,6 +176,18 @@ class _Life:
             for name, value in (self._row(table) or {}).items():
                 if name != "record_id" and value is not None:
                     told[name] = value
+        hits = (
+            rows_of(
+                self._connection,
+                "SELECT benchmark, item, method, similarity FROM contamination WHERE record_id = ? "
+                "ORDER BY similarity DESC, benchmark, item, method LIMIT 10",
+                [self._id],
+            )
+            if self._layout.manifest("contamination") is not None
+            else []
+        )
+        if hits:
+            told["contamination"] = hits
         for table in ("duplicates", "semantic_duplicates"):
             group = self._row(table)
             if group is not None:

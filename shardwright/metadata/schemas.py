@@ -5,8 +5,12 @@ sha256(source, NUL, path) as 32 hex digits.
 """
 
 import hashlib
+from collections.abc import Mapping
 
 import pyarrow as pa
+
+SKETCH = 256
+"""Numbers in the MinHash sketch of a text."""
 
 _ID = pa.field("record_id", pa.string(), nullable=False)
 
@@ -76,6 +80,44 @@ DUPLICATES = pa.schema(
     ]
 )
 
+DUPLICATE_SEMANTICS = pa.schema(
+    [
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("semantics", pa.string(), nullable=False),
+        pa.field("chosen", pa.bool_(), nullable=False),
+        pa.field("removed", pa.int64(), nullable=False),
+    ]
+)
+
+CODE_SIGNATURES = pa.schema(
+    [
+        _ID,
+        pa.field("normal_sha256", pa.string()),
+        pa.field("near_key", pa.string()),
+        pa.field("sketch", pa.list_(pa.uint32(), SKETCH)),
+        pa.field("shingles", pa.list_(pa.uint64())),
+    ]
+)
+
+IMAGE_SIGNATURES = pa.schema(
+    [
+        _ID,
+        pa.field("normal_sha256", pa.string()),
+        pa.field("near_key", pa.string()),
+        pa.field("perceptual_hash", pa.uint64()),
+    ]
+)
+
+CONTAMINATION = pa.schema(
+    [
+        _ID,
+        pa.field("benchmark", pa.string(), nullable=False),
+        pa.field("item", pa.string(), nullable=False),
+        pa.field("method", pa.string(), nullable=False),
+        pa.field("similarity", pa.float64(), nullable=False),
+    ]
+)
+
 CLUSTERS = pa.schema(
     [
         _ID,
@@ -126,6 +168,17 @@ def records(modality: str) -> pa.Schema:
 def blob(modality: str) -> str:
     """Name of the column that holds a record's payload."""
     return {"code": "content", "image": "image"}[modality]
+
+
+def filter_scores(kinds: Mapping[str, str]) -> pa.Schema:
+    """Schema of ``filter_scores``: a column per filter, of kind ``number`` or ``text``."""
+    types = {"number": pa.float64(), "text": pa.string()}
+    return pa.schema([_ID, *(pa.field(name, types[kind]) for name, kind in kinds.items())])
+
+
+def signatures(modality: str) -> pa.Schema:
+    """Schema of ``signatures``: what tells duplicates without their contents."""
+    return {"code": CODE_SIGNATURES, "image": IMAGE_SIGNATURES}[modality]
 
 
 def embeddings(dimension: int, dtype: str) -> pa.Schema:

@@ -14,6 +14,8 @@ from shardwright.metadata.manifest import Manifest, Part
 NARROW_ROWS = 122_880
 GROUP_BYTES = 32_000_000
 VECTOR_GROUP_BYTES = 64_000_000
+# Shingles are read a few rows at a time.
+SHINGLE_GROUP_BYTES = 2_000_000
 # Columns of few values; every other column (hashes, text, blobs, vectors) is written plain.
 _DICTIONARY = frozenset(
     {
@@ -24,9 +26,9 @@ _DICTIONARY = frozenset(
     }
 )
 # Columns whose least and greatest value tell nothing and cost more to find than to compress.
-_BULK = frozenset({"content", "image", "attributes", "vector"})
-# Encoded images do not shrink any further.
-_UNCOMPRESSED = frozenset({"image"})
+_BULK = frozenset({"content", "image", "attributes", "vector", "sketch", "shingles"})
+# Encoded images and hashes do not shrink any further.
+_UNCOMPRESSED = frozenset({"image", "sketch", "shingles"})
 
 
 class PartWriter:
@@ -45,7 +47,7 @@ class PartWriter:
         self._held: list[pa.RecordBatch] = []
         self._held_rows = 0
         self._held_bytes = 0
-        self._most_bytes = VECTOR_GROUP_BYTES if "vector" in schema.names else GROUP_BYTES
+        self._most_bytes = _group_bytes(schema)
         self.rows = 0
 
     def write(self, batch: pa.RecordBatch) -> None:
@@ -104,10 +106,17 @@ class PartWriter:
             self.discard()
 
 
+def _group_bytes(schema: pa.Schema) -> int:
+    if "vector" in schema.names:
+        return VECTOR_GROUP_BYTES
+    return SHINGLE_GROUP_BYTES if "shingles" in schema.names else GROUP_BYTES
+
+
 def _options(schema: pa.Schema) -> dict[str, object]:
     plain = [field.name for field in schema if field.name in _UNCOMPRESSED]
+    stored = [leaf for name in plain for leaf in _leaves(schema.field(name))]
     return {
-        "compression": dict.fromkeys(plain, "none") | _zstd(schema, plain) if plain else "zstd",
+        "compression": dict.fromkeys(stored, "none") | _zstd(schema, plain) if plain else "zstd",
         "compression_level": None if plain else 3,
         "use_dictionary": [field.name for field in schema if field.name in _DICTIONARY],
         "write_statistics": [field.name for field in schema if field.name not in _BULK],
@@ -121,11 +130,17 @@ def _zstd(schema: pa.Schema, plain: Sequence[str]) -> dict[str, str]:
     for field in schema:
         if field.name in plain:
             continue
-        if pa.types.is_map(field.type):
-            names += [f"{field.name}.key_value.key", f"{field.name}.key_value.value"]
-        else:
-            names.append(field.name)
+        names += _leaves(field)
     return dict.fromkeys(names, "zstd")
+
+
+def _leaves(field: pa.Field) -> list[str]:
+    """Names that Parquet has for the columns that hold a field's values."""
+    if pa.types.is_map(field.type):
+        return [f"{field.name}.key_value.key", f"{field.name}.key_value.value"]
+    if pa.types.is_list(field.type) or pa.types.is_fixed_size_list(field.type):
+        return [f"{field.name}.list.element"]
+    return [field.name]
 
 
 def write_empty(path: Path, schema: pa.Schema, key: str, fingerprint: str) -> Part:

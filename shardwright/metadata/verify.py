@@ -67,7 +67,7 @@ def verify(layout: Layout) -> list[str]:
         if "records" in sound and "lookup" in sound:
             faults += _lookup_faults(connection, sound["records"])
         if index is not None and "embeddings" in sound:
-            faults += _index_faults(connection, index)
+            faults += _index_faults(connection, index, "contamination" in sound)
         if shards is not None and "shards" in sound:
             faults += _shard_faults(connection, shards)
     faults += croissant_faults(layout)
@@ -153,8 +153,8 @@ _CHECKS = (
     *(
         _unique(name)
         for name in (
-            *("records", "lookup", "filter_scores", "embeddings", "clusters", "scores"),
-            *("score_explanations", "decisions", "shards", "curated"),
+            *("records", "lookup", "filter_scores", "signatures", "embeddings", "clusters"),
+            *("scores", "score_explanations", "decisions", "shards", "curated"),
         )
     ),
     _unique("duplicates", "record_id, kind"),
@@ -166,8 +166,9 @@ _CHECKS = (
             f"SELECT record_id FROM {name} ANTI JOIN records USING (record_id)",
         )
         for name in (
-            *("lookup", "filter_scores", "duplicates", "embeddings", "clusters", "scores"),
-            *("score_explanations", "decisions", "shards", "curated"),
+            *("lookup", "filter_scores", "signatures", "duplicates", "embeddings"),
+            *("contamination", "clusters", "scores", "score_explanations", "decisions"),
+            *("shards", "curated"),
         )
     ),
     _missing("decisions", "records without a decision", "records", "FROM records"),
@@ -199,10 +200,9 @@ _CHECKS = (
     _Check(
         "curated",
         ("records",),
-        "other source, path, size or content than in records",
+        "other source, path or size than in records",
         "SELECT record_id FROM curated AS c JOIN records AS r USING (record_id) WHERE "
-        "(c.source, c.path, c.bytes, c.content_sha256) <> "
-        "(r.source, r.path, r.bytes, r.content_sha256)",
+        "(c.source, c.path, c.bytes) <> (r.source, r.path, r.bytes)",
     ),
     _Check(
         "decisions",
@@ -242,10 +242,25 @@ _CHECKS = (
 )
 
 
+def _unmasked(sound: Mapping[str, Manifest]) -> _Check:
+    """Curated contents are those of the records, but where something was masked."""
+    masked = sound["curated"].origin.parameters.get("masked", []) if "curated" in sound else []
+    counted = " OR ".join(f'"{name}" > 0' for name in masked) or "false"
+    scored = "filter_scores" if masked else "records"
+    return _Check(
+        "curated",
+        ("records", scored),
+        "other content than in records",
+        "SELECT record_id FROM curated AS c JOIN records AS r USING (record_id) "
+        f"ANTI JOIN (SELECT record_id FROM {scored} WHERE {counted}) AS m USING (record_id) "
+        "WHERE c.content_sha256 <> r.content_sha256",
+    )
+
+
 def _row_faults(
     connection: duckdb.DuckDBPyConnection, sound: Mapping[str, Manifest]
 ) -> Iterator[str]:
-    for check in _CHECKS:
+    for check in (*_CHECKS, _unmasked(sound)):
         if sound.keys() >= {check.table, *check.needs}:
             yield from _found(connection, f"tables/{check.table}", check.problem, check.query)
 
@@ -270,8 +285,11 @@ def _lookup_faults(connection: duckdb.DuckDBPyConnection, records: Manifest) -> 
     )
 
 
-def _index_faults(connection: duckdb.DuckDBPyConnection, index: FileList) -> Iterator[str]:
-    """The ids of an index are those of the embeddings."""
+def _index_faults(
+    connection: duckdb.DuckDBPyConnection, index: FileList, with_hits: bool
+) -> Iterator[str]:
+    """The ids of an index are those of the embeddings, less what was dropped after embedding."""
+    contaminated = "ANTI JOIN contamination USING (record_id)" if with_hits else ""
     for file in index.files:
         if file.format != "parquet":
             continue
@@ -281,8 +299,9 @@ def _index_faults(connection: duckdb.DuckDBPyConnection, index: FileList) -> Ite
             ("ids twice", f"SELECT record_id FROM {ids} GROUP BY ALL HAVING count(*) > 1"),
             ("ids without a vector", f"FROM {ids} ANTI JOIN embeddings USING (record_id)"),
             (
-                "vectors without an id",
-                f"SELECT record_id FROM embeddings ANTI JOIN {ids} AS i USING (record_id)",
+                "live vectors without an id",
+                f"SELECT record_id FROM embeddings ANTI JOIN {ids} AS i USING (record_id) "
+                f"{contaminated}",
             ),
         ):
             yield from _found(connection, place, problem, query)

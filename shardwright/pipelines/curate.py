@@ -22,9 +22,11 @@ from shardwright.pipelines.run import Run, locked
 from shardwright.pipelines.sources.names import has_magic, split_glob
 from shardwright.pipelines.sources.storage import is_remote, local_path
 from shardwright.pipelines.stages.cluster import check_device, run_cluster
+from shardwright.pipelines.stages.decontaminate import load_items, run_decontaminate
 from shardwright.pipelines.stages.describe import run_describe
-from shardwright.pipelines.stages.duplicates import run_duplicates
+from shardwright.pipelines.stages.duplicates import check_earlier, run_duplicates
 from shardwright.pipelines.stages.embed import run_embed
+from shardwright.pipelines.stages.filter import run_filter
 from shardwright.pipelines.stages.index import run_index
 from shardwright.pipelines.stages.ingest import plan as plan_ingest
 from shardwright.pipelines.stages.ingest import run_ingest
@@ -32,12 +34,14 @@ from shardwright.pipelines.stages.prune import run_prune
 from shardwright.pipelines.stages.score import run_score
 from shardwright.pipelines.stages.shard import run_shard
 
-_BEAM_STAGES = ("ingest", "embed", "cluster", "shard")
+_BEAM_STAGES = ("ingest", "filter", "duplicates", "embed", "decontaminate", "cluster", "shard")
 
 STAGES: dict[str, Callable[[Run, StageProgress], None]] = {
     "ingest": run_ingest,
+    "filter": run_filter,
     "duplicates": run_duplicates,
     "embed": run_embed,
+    "decontaminate": run_decontaminate,
     "index": run_index,
     "cluster": run_cluster,
     "score": run_score,
@@ -85,8 +89,12 @@ def curate(
     run = Run(recipe, layout, beam_arguments, limit, force, reporter or Reporter())
     if "embed" in names and recipe.embedding is not None:
         _ = run.encoder  # a model that is not there is known before hours of reading
+    if "duplicates" in names:
+        check_earlier(recipe)  # and so is an earlier curation,
+    if "decontaminate" in names:
+        load_items(recipe)  # a benchmark
     if "cluster" in names:
-        check_device(recipe)  # and so is a device
+        check_device(recipe)  # and a device
     with locked(layout.root):
         for name in names:
             with run.reporter.stage(name) as progress:

@@ -45,6 +45,8 @@ class Reporter:
         yield progress
         done = progress.done()
         self.metrics.append(done)
+        if not done.records and not done.parts:  # the recipe leaves it out
+            return
         if done.parts and done.reused == done.parts:
             self.note(f"{name:<10} {done.records:>11,} records, all parts reused")
             return

@@ -1,7 +1,7 @@
 """The recipe: what to curate and how, read from YAML and checked before anything runs."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,10 +18,14 @@ from pydantic import (
 )
 
 from shardwright.errors import UserError
+from shardwright.quality.filters import Filter as Measure
+from shardwright.quality.filters import filters
+from shardwright.quality.normalise import STEPS
 
 SOURCE_KINDS = ("files", "archive", "parquet", "jsonl", "git")
 # Entry points of this group name further kinds; see docs/extending.md.
 SOURCES = "shardwright.sources"
+MASKED = ("secrets", "personal_data")
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
@@ -81,12 +85,63 @@ class Limits(_Section):
     part_bytes: Bytes = 16_000_000
 
 
+class Filter(_Section):
+    """A quality filter: what it measures becomes a column, what it drops depends on the bounds.
+
+    ``drop`` takes out the records beyond a bound, ``flag`` only measures, and ``mask`` (secrets and
+    personal data) keeps the records and blanks what was found in what is handed on.
+    """
+
+    name: str
+    least: float | None = None
+    most: float | None = None
+    allow: Patterns = ()
+    deny: Patterns = ()
+    action: Literal["drop", "flag", "mask"] = "drop"
+
+
+class Near(_Section):
+    """Near duplicates: MinHash over shingles of tokens for code, perceptual hashes for images."""
+
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.7
+    ngram: Annotated[int, Field(ge=1, le=100)] = 5
+    radius: Annotated[int, Field(ge=0, le=16)] = 4
+    semantics: Literal["greedy", "components"] = "greedy"
+
+
+class Highest(_Section):
+    """Keeps the record of the highest score of a filter."""
+
+    highest: str
+
+
 class Duplicates(_Section):
-    """Which kinds of duplicates go."""
+    """Which kinds of duplicates go, and which record of a group stays."""
 
     exact: bool = True
-    near: None = None
+    normalise: Patterns = ()
+    keep: Literal["first", "longest"] | Highest = "first"
+    near: Near | None = None
     semantic: None = None
+    against: Patterns = ()
+
+
+class Benchmark(_Section):
+    """A benchmark whose items must not stand in the training data."""
+
+    name: Annotated[str, Field(min_length=1)]
+    uri: str
+    text: Patterns = ("text",)
+    item: str | None = None
+
+
+class Decontaminate(_Section):
+    """Records that hold, or closely resemble, an item of a benchmark go."""
+
+    benchmarks: Annotated[tuple[Benchmark, ...], Field(min_length=1)]
+    ngram: Annotated[int, Field(ge=1, le=100)] = 10
+    overlap: Annotated[float, Field(gt=0, le=1)] | None = 0.5
+    similarity: Annotated[float, Field(gt=0, le=1)] | None = 0.95
 
 
 class Embedding(_Section):
@@ -152,10 +207,10 @@ class Recipe(_Section):
     modality: Literal["code", "image"]
     source: Source
     limits: Limits = Limits()
-    filters: tuple[()] = ()
+    filters: tuple[Filter, ...] = ()
     duplicates: Duplicates = Duplicates()
     embedding: Embedding | None = None
-    decontaminate: None = None
+    decontaminate: Decontaminate | None = None
     index: Index | None = Index()
     clusters: Clusters = Clusters()
     prune: Prune | None = Prune()
@@ -177,6 +232,62 @@ class Recipe(_Section):
                 data = {**data, "embedding": {"model": model, **data["embedding"]}}
         return data
 
+    @model_validator(mode="before")
+    @classmethod
+    def _filters_with_their_bounds(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or not isinstance(data.get("filters"), list | tuple):
+            return data
+        known = filters(str(data.get("modality")))
+        return {**data, "filters": [_with_bounds(item, known) for item in data["filters"]]}
+
+    @model_validator(mode="after")
+    def _filters_fit(self) -> "Recipe":
+        known = filters(self.modality)
+        names = [item.name for item in self.filters]
+        for item in self.filters:
+            if item.name not in known:
+                listed = ", ".join(known)
+                raise ValueError(
+                    f"filters: {item.name!r}: no filter of {self.modality}; there are {listed}"
+                )
+            if names.count(item.name) > 1:
+                raise ValueError(f"filters: {item.name!r} stands twice; give each filter one entry")
+            bounded = item.least is not None or item.most is not None
+            if known[item.name].kind == "text" and bounded:
+                raise ValueError(
+                    f"filters: {item.name!r} names a text; use allow or deny, not least or most"
+                )
+            if known[item.name].kind == "number" and (item.allow or item.deny):
+                raise ValueError(
+                    f"filters: {item.name!r} is a number; use least or most, not allow or deny"
+                )
+            if item.action == "mask" and item.name not in MASKED:
+                raise ValueError(
+                    f"filters: {item.name!r} cannot be masked; only {' and '.join(MASKED)}"
+                )
+        keep = self.duplicates.keep
+        if isinstance(keep, Highest) and (
+            keep.highest not in names or known[keep.highest].kind != "number"
+        ):
+            raise ValueError(
+                f"duplicates.keep: {keep.highest!r} is no filter of this recipe that measures a "
+                "number; add it to filters (with action: flag to drop nothing by it)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _duplicates_fit(self) -> "Recipe":
+        steps = {"code": STEPS, "image": ("pixels",)}[self.modality]
+        for step in self.duplicates.normalise:
+            if step not in steps:
+                raise ValueError(
+                    f"duplicates.normalise: {step!r}: no step for {self.modality}; "
+                    f"there are {', '.join(steps)}"
+                )
+        if self.modality == "image" and self.decontaminate is not None:
+            raise ValueError("decontaminate: works on code; benchmarks of images are not compared")
+        return self
+
     @model_validator(mode="after")
     def _group_is_of_the_modality(self) -> "Recipe":
         other = {"code": "label", "image": "language"}[self.modality]
@@ -196,9 +307,25 @@ class Recipe(_Section):
         return self
 
     @property
+    def masked(self) -> tuple[str, ...]:
+        """What is blanked in what is handed on."""
+        return tuple(item.name for item in self.filters if item.action == "mask")
+
+    @property
     def source_name(self) -> str:
         """The stable name that goes into every ``record_id``."""
         return self.source.name or self.name
+
+
+def _with_bounds(item: Any, known: Mapping[str, Measure]) -> Any:
+    """A filter's entry as a mapping, with the filter's own bounds where it gives none."""
+    entry = {"name": item} if isinstance(item, str) else item
+    if not isinstance(entry, dict) or entry.get("name") not in known:
+        return entry
+    if entry.get("least") is None and entry.get("most") is None and entry.get("action") != "flag":
+        measure = known[entry["name"]]
+        return {**entry, "least": measure.least, "most": measure.most}
+    return entry
 
 
 class _StrictLoader(yaml.SafeLoader):

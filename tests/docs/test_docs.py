@@ -37,7 +37,10 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "shardwright"
 PAGES = {
     page: (ROOT / "docs" / f"{page}.md").read_text()
-    for page in ("sources", "embeddings", "kernels", "tables", "metadata", "extending")
+    for page in (
+        *("sources", "filters", "duplicates", "decontamination", "embeddings", "kernels"),
+        *("tables", "metadata", "extending"),
+    )
 }
 _BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCKS = [
@@ -69,6 +72,16 @@ STACK = [
 ]
 OWN = [{"body": text, "project": "p", "tongue": "Python", "stars": 1} for text in CODE.values()]
 LINES = [{"body": text, "language": "Python", "stars": 1} for text in CODE.values()]
+
+
+EVERYTHING = """
+name: code
+modality: code
+filters: [max_line_length, licence]
+duplicates: {{near: {{threshold: 0.95}}}}
+decontaminate: {{benchmarks: [{{name: own, uri: {items}}}], similarity: null}}
+clusters: {{k: 4}}
+"""
 
 
 def write_inputs(root: Path) -> None:
@@ -134,7 +147,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     write_inputs(root)
     install(root / "site")
     recipe = root / "recipe.yaml"
-    recipe.write_text("name: code\nmodality: code\nclusters: {k: 4}\n")
+    (root / "items").mkdir()
+    (root / "items" / "one.py").write_text("an item that stands in none of the records: " * 4)
+    recipe.write_text(EVERYTHING.format(items=root / "items"))
     uri = ["source.kind=files", "source.include=['**/*.py']"]
     curate(load_recipe(recipe, uri, str(root / "data")), root / "curated")
     with pytest.MonkeyPatch.context() as patch:
@@ -253,6 +268,8 @@ def schemas_that_are_written() -> dict[str, list[pa.Schema]]:
         "embeddings": [schemas.embeddings(8, "float32")],
         "centroids": [schemas.centroids(8)],
         "curated": [schemas.curated("code")],
+        "signatures": [schemas.CODE_SIGNATURES, schemas.IMAGE_SIGNATURES],
+        "filter_scores": [schemas.filter_scores({})],
     }
     for table in TABLES:
         constant = getattr(schemas, table.upper(), None)
@@ -269,7 +286,7 @@ def documented(table: str) -> dict[str, str]:
 
 def described(field: pa.Field) -> str:
     if pa.types.is_fixed_size_list(field.type):
-        return "vector"
+        return field.name if not field.nullable else f"{field.name}, or null"
     return f"{field.type}, or null" if field.nullable else str(field.type)
 
 
@@ -279,6 +296,8 @@ def test_columns_are_all_listed_with_their_types(table: str) -> None:
     fields = {field.name: described(field) for schema in written for field in schema}
     if table == "curated":
         fields = {"split": fields["split"]}
+    if table == "filter_scores":
+        fields = {}
     assert documented(table) == fields
 
 

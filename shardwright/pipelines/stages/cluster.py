@@ -6,7 +6,7 @@ clusters already, does not wait for torch.
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,12 @@ from shardwright.embeddings.sampling import sample_keys
 from shardwright.metadata.files import fingerprint
 from shardwright.metadata.manifest import Manifest
 from shardwright.metadata.schemas import CLUSTERS, centroids
-from shardwright.metadata.tables import read_batches, read_part
+from shardwright.pipelines.alive import (
+    LivePart,
+    alive_parts,
+    dropped_since_embed,
+    live_batches,
+)
 from shardwright.pipelines.jobs import Output, Task
 from shardwright.pipelines.progress import StageProgress
 from shardwright.pipelines.recipe import Clusters, Recipe
@@ -63,7 +68,8 @@ class AssignPart:
         centres = matrix(pq.read_table(self.centroids).column("vector").combine_chunks())
         precision, device = self.settings.precision, self.settings.device
         kmeans = KMeans(len(centres), precision=precision, device=device)
-        for batch in read_batches(Path(payload["embeddings"]), ["record_id", "vector"], rows=4096):
+        path, dropped = Path(payload["embeddings"]), payload["dropped"]
+        for batch in live_batches(path, ["record_id", "vector"], dropped, rows=4096):
             labels, distances = kmeans.assign(matrix(batch.column("vector")), centres)
             columns = [
                 batch.column("record_id"),
@@ -73,28 +79,36 @@ class AssignPart:
             output.write("clusters", pa.RecordBatch.from_arrays(columns, schema=CLUSTERS))
 
 
-def sample(embeddings: Manifest, size: int, seed: int) -> np.ndarray[Any, Any]:
+def sample(
+    embeddings: Manifest, live: Sequence[LivePart], size: int, seed: int
+) -> np.ndarray[Any, Any]:
     """The vectors of the ``size`` records whose keyed hash is smallest, as float32 [size, d].
 
     Which records those are depends on their ids and the seed alone, and so does their order.
     Reads ids once and vectors once; holds ``size`` vectors and as many keys.
     """
     keys = np.empty(0, np.uint64)
-    for part in embeddings.parts():
-        for batch in read_part(embeddings, part, ["record_id"]):
+    for path, dropped in _files(embeddings, live):
+        for batch in live_batches(path, ["record_id"], dropped):
             keys = np.concatenate([keys, sample_keys(batch.column("record_id"), seed)])
             if len(keys) > 4 * size:
                 keys = np.partition(keys, size - 1)[:size]
     keys = np.unique(keys)[:size]
     dimension = embeddings.schema.field("vector").type.list_size
     chosen = np.empty((len(keys), dimension), np.float32)
-    for part in embeddings.parts():
-        for batch in read_part(embeddings, part, ["record_id", "vector"]):
+    for path, dropped in _files(embeddings, live):
+        for batch in live_batches(path, ["record_id", "vector"], dropped):
             mine = sample_keys(batch.column("record_id"), seed)
             place = np.searchsorted(keys, mine)
             hit = (place < len(keys)) & (keys[np.minimum(place, len(keys) - 1)] == mine)
             chosen[place[hit]] = matrix(batch.column("vector"))[hit]
     return chosen
+
+
+def _files(embeddings: Manifest, live: Sequence[LivePart]) -> Iterator[tuple[Path, list[int]]]:
+    for part, dropped in live:
+        if part.file is not None:
+            yield embeddings.folder / part.file, dropped
 
 
 def check_device(recipe: Recipe) -> None:
@@ -112,20 +126,24 @@ def parameters(settings: Clusters, k: int) -> dict[str, Any]:
     return {**settings.model_dump(mode="json", exclude={"device"}), "k": k}
 
 
-def train(run: Run, embeddings: Manifest, k: int) -> Manifest:
+def train(run: Run, embeddings: Manifest, live: Sequence[LivePart], k: int) -> Manifest:
     """Commits ``centroids``, unless the committed ones are of the same vectors and settings."""
     started = time.time()
     settings = parameters(run.recipe.clusters, k)
     dimension = embeddings.schema.field("vector").type.list_size
     schema = centroids(dimension)
-    work = fingerprint(version=VERSION, embeddings=embeddings.content_sha256, **settings)
+    gone = [dropped for _, dropped in live]
+    work = fingerprint(
+        version=VERSION, embeddings=embeddings.content_sha256, dropped=gone, **settings
+    )
     task = Task("centroids", work, {}, embeddings.bytes)
     job = run.plan("centroids", {"centroids": schema}, [task])
     if job.todo:
-        size = min(embeddings.rows, max(_POINTS_PER_CENTROID * k, 4096), _LARGEST_SAMPLE)
+        rows = embeddings.rows - sum(map(len, gone))
+        size = min(rows, max(_POINTS_PER_CENTROID * k, 4096), _LARGEST_SAMPLE)
         from shardwright.embeddings.kmeans import KMeans
 
-        vectors = sample(embeddings, size, settings["seed"])
+        vectors = sample(embeddings, live, size, settings["seed"])
         clustering = KMeans(**settings, device=run.recipe.clusters.device).fit(vectors)
         output = Output(job.folder, task, job.schemas)
         columns = [
@@ -134,27 +152,30 @@ def train(run: Run, embeddings: Manifest, k: int) -> Manifest:
         ]
         output.write("centroids", pa.RecordBatch.from_arrays(columns, schema=schema))
         output.close(started)
-    origin = run.origin("cluster", VERSION, settings, [embeddings], started)
+    inputs = [embeddings, *dropped_since_embed(run, "cluster")]
+    origin = run.origin("cluster", VERSION, settings, inputs, started)
     return run.commit(job, origin)["centroids"]
 
 
-def plan(embeddings: Manifest, centres: Manifest, precision: str) -> Iterator[Task]:
+def plan(
+    embeddings: Manifest, live: Sequence[LivePart], centres: Manifest, precision: str
+) -> Iterator[Task]:
     """A part of assignments for each part of vectors."""
-    for part in embeddings.parts():
-        if part.key != "empty":
-            file = None if part.file is None else str(embeddings.folder / part.file)
-            yield Task(
-                part.key,
-                fingerprint(
-                    stage="cluster",
-                    version=VERSION,
-                    embeddings=part.sha256,
-                    centroids=centres.content_sha256,
-                    precision=precision,
-                ),
-                {"embeddings": file},
-                part.bytes,
-            )
+    for part, dropped in live:
+        file = None if part.file is None else str(embeddings.folder / part.file)
+        yield Task(
+            part.key,
+            fingerprint(
+                stage="cluster",
+                version=VERSION,
+                embeddings=part.sha256,
+                dropped=dropped,
+                centroids=centres.content_sha256,
+                precision=precision,
+            ),
+            {"embeddings": file, "dropped": dropped},
+            part.bytes,
+        )
 
 
 def run_cluster(run: Run, progress: StageProgress) -> None:
@@ -165,7 +186,8 @@ def run_cluster(run: Run, progress: StageProgress) -> None:
         return
     started = time.time()
     embeddings = run.layout.need("embeddings", "embed")
-    k = min(run.recipe.clusters.k, embeddings.rows)
+    live = list(alive_parts(run, embeddings, "cluster"))
+    k = min(run.recipe.clusters.k, embeddings.rows - sum(len(dropped) for _, dropped in live))
     if k < run.recipe.clusters.k:
         run.reporter.note(
             f"clusters.k {run.recipe.clusters.k} falls to {k}: so many records are alive"
@@ -175,11 +197,12 @@ def run_cluster(run: Run, progress: StageProgress) -> None:
         run.drop("clusters")
         return
     settings = run.recipe.clusters
-    centres = train(run, embeddings, k)
-    tasks = plan(embeddings, centres, settings.precision)
+    centres = train(run, embeddings, live, k)
+    tasks = plan(embeddings, live, centres, settings.precision)
     job = run.plan("cluster", {"clusters": CLUSTERS}, tasks)
     run.execute("cluster", job, AssignPart(centres.files()[0], settings), progress)
     used = parameters(settings, k)
-    origin = run.origin("cluster", VERSION, used, [embeddings, centres], started)
+    inputs = [embeddings, centres, *dropped_since_embed(run, "cluster")]
+    origin = run.origin("cluster", VERSION, used, inputs, started)
     table = run.commit(job, origin)["clusters"]
     progress.records, progress.bytes = table.rows, embeddings.bytes

@@ -1,39 +1,262 @@
-"""``duplicates``: records with equal content; the first by path stays."""
+"""``duplicates``: equal and similar records; of each group one stays.
 
-from shardwright.metadata.schemas import DUPLICATES
+Records are numbered in the order in which they are preferred for keeping (their *vertex*), those of
+earlier curations first. All that follows is arithmetic on these numbers.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from shardwright.errors import UserError
+from shardwright.metadata.catalog import name_parts, scan
+from shardwright.metadata.files import fingerprint
+from shardwright.metadata.layout import Layout, opened
+from shardwright.metadata.manifest import Manifest
+from shardwright.metadata.schemas import DUPLICATE_SEMANTICS, DUPLICATES, signatures
+from shardwright.pipelines.alive import drop_parameters, drops_query
+from shardwright.pipelines.near import SignPart, sign_tasks
+from shardwright.pipelines.near_groups import NearSearch
 from shardwright.pipelines.progress import StageProgress
+from shardwright.pipelines.recipe import Highest, Recipe
 from shardwright.pipelines.relational import commit_query
 from shardwright.pipelines.run import Run
 
-VERSION = "1"
+VERSION = "2"
 
-# The group's id is its content hash, its representative the first by path.
-_EXACT = """
-WITH grouped AS (
-  SELECT record_id, content_sha256,
-    first_value(record_id) OVER (
-      PARTITION BY content_sha256 ORDER BY path, source, record_id) AS representative_id,
-    count(*) OVER (PARTITION BY content_sha256) AS size
-  FROM records)
-SELECT record_id, 'exact' AS kind, content_sha256 AS group_id, representative_id,
-  1.0::DOUBLE AS similarity
-FROM grouped WHERE size > 1 ORDER BY group_id, record_id
+# A group's id is its content hash (exact) or the id of the record that stays (near).
+_DUPLICATES = """
+SELECT record_id, kind, group_id, representative_id, similarity::DOUBLE AS similarity
+FROM (FROM exact_rows UNION ALL FROM near_rows) ORDER BY kind, group_id, record_id
 """
+_SEMANTICS = "SELECT kind, semantics, chosen, removed FROM counts ORDER BY kind, semantics"
+
+
+@dataclass(frozen=True)
+class _Earlier:
+    """What an earlier curation says of its kept records, without their contents."""
+
+    records: Manifest
+    decisions: Manifest
+    signatures: Manifest | None
 
 
 def run_duplicates(run: Run, progress: StageProgress) -> None:
     """Runs the stage."""
     records = run.layout.need("records", "ingest")
-    if not run.recipe.duplicates.exact:
+    settings = run.recipe.duplicates
+    signed = _sign(run, records, progress)
+    if not settings.exact and settings.near is None:
         run.drop("duplicates")
+        run.drop("duplicate_semantics")
         return
+    _, dropping = drops_query(run, "duplicates")
+    earlier = [_opened(uri, run.recipe, signed) for uri in settings.against]
+    inputs = [records, *dropping, *([] if signed is None else [signed])]
+    parameters = {
+        **settings.model_dump(mode="json", exclude={"against"}),
+        **drop_parameters(run, "duplicates"),
+    }
+    if earlier:
+        parameters["against"] = [
+            {name: table.content_sha256 for name, table in vars(one).items() if table is not None}
+            for one in earlier
+        ]
+    search: list[NearSearch] = []
+
+    def prepare(connection: duckdb.DuckDBPyConnection) -> None:
+        settled = _number(run, connection, records, signed, earlier)
+        _exact(connection, settings.exact)
+        if settings.near is None or signed is None:
+            connection.execute("CREATE TABLE near_rows AS FROM exact_rows WHERE false")
+            return
+        tables = [one.signatures for one in earlier if one.signatures is not None]
+        work = fingerprint(
+            version=VERSION,
+            parameters=parameters,
+            inputs={table.table: table.content_sha256 for table in inputs},
+        )
+        files = [file for table in [*tables, signed] for file in _part_files(table)]
+        search.append(NearSearch(run, settings.near, files, settled, work))
+        search[0].find(connection, progress)
+        _near(connection, settings.near.semantics)
+
     tables = commit_query(
         run,
         "duplicates",
         VERSION,
-        {"duplicates": (DUPLICATES, _EXACT)},
-        parameters=run.recipe.duplicates.model_dump(mode="json"),
-        inputs=[records],
+        {
+            "duplicates": (DUPLICATES, _DUPLICATES),
+            "duplicate_semantics": (DUPLICATE_SEMANTICS, _SEMANTICS),
+        },
+        parameters=parameters,
+        inputs=inputs,
+        prepare=prepare,
     )
+    for one in search:
+        one.clear()
     progress.records = records.rows
-    progress.bytes = tables["duplicates"].bytes
+    progress.bytes += tables["duplicates"].bytes
+
+
+def _sign(run: Run, records: Manifest, progress: StageProgress) -> Manifest | None:
+    """Commits ``signatures`` if the recipe needs any."""
+    started = time.time()
+    settings = run.recipe.duplicates
+    if not settings.normalise and settings.near is None:
+        run.drop("signatures")
+        return None
+    # near images have no shingles: any number says that they are wanted
+    ngram = None if settings.near is None else settings.near.ngram
+    if run.recipe.modality == "image" and settings.near is not None:
+        ngram = 1
+    parameters = {"normalise": sorted(settings.normalise), "ngram": ngram}
+    schema = {"signatures": signatures(run.recipe.modality)}
+    job = run.plan("sign", schema, sign_tasks(records, parameters))
+    work = SignPart(run.recipe.modality, tuple(settings.normalise), ngram)
+    run.execute("duplicates", job, work, progress)
+    progress.bytes += job.todo_bytes
+    origin = run.origin("duplicates", VERSION, parameters, [records], started)
+    return run.commit(job, origin)["signatures"]
+
+
+def check_earlier(recipe: Recipe) -> None:
+    """Raises UserError if an earlier curation that the recipe names is not there."""
+    for uri in recipe.duplicates.against:
+        opened(Path(uri)).need("decisions", "prune")
+
+
+def _opened(uri: str, recipe: Recipe, signed: Manifest | None) -> _Earlier:
+    """The tables of an earlier curation.
+
+    Raises:
+        UserError: It is not there, not whole, or its signatures are of another kind.
+    """
+    layout: Layout = opened(Path(uri))
+    theirs = layout.manifest("signatures")
+    records = layout.need("records", "ingest")
+    if records.schema != _schema(recipe):
+        raise UserError(f"duplicates.against {uri}: holds no {recipe.modality} records")
+    if signed is not None:
+        wanted = signed.origin.parameters
+        if theirs is None or theirs.origin.parameters != wanted:
+            found = (
+                "no signatures" if theirs is None else f"signatures of {theirs.origin.parameters}"
+            )
+            raise UserError(
+                f"duplicates.against {uri}: has {found}, and this recipe compares those of "
+                f"{wanted}; curate it with the same duplicates.normalise and duplicates.near.ngram"
+            )
+    return _Earlier(records, layout.need("decisions", "prune"), theirs if signed else None)
+
+
+def _schema(recipe: Recipe) -> Any:
+    from shardwright.metadata.schemas import records
+
+    return records(recipe.modality)
+
+
+def _number(
+    run: Run,
+    connection: duckdb.DuckDBPyConnection,
+    records: Manifest,
+    signed: Manifest | None,
+    earlier: list[_Earlier],
+) -> int:
+    """Makes ``numbered(vertex, part, row, record_id, key)``, live records in order of preference.
+
+    ``part`` counts the parts of earlier curations first, in step with their signatures.
+
+    Returns:
+        How many vertices belong to earlier curations; theirs are the lowest.
+    """
+    key = "s.normal_sha256" if run.recipe.duplicates.normalise else "r.content_sha256"
+    key += ", " + ("NULL::VARCHAR" if signed is None else "s.near_key")
+    connection.execute(
+        "CREATE TABLE numbered"
+        "(vertex BIGINT, part INTEGER, row BIGINT, record_id VARCHAR, key VARCHAR, "
+        "near_key VARCHAR)"
+    )
+    first_part = settled = 0
+    for one in earlier:
+        hashes = one.signatures
+        join = "" if hashes is None else f"JOIN {scan(hashes)} s ON s.record_id = r.record_id"
+        name_parts(connection, one.records)
+        connection.execute(
+            f"""INSERT INTO numbered
+            SELECT {settled} + row_number() OVER (ORDER BY part, r.file_row_number) - 1,
+              {first_part} + part, r.file_row_number, r.record_id, {key}
+            FROM {scan(one.records, positions=True)} r JOIN part_files USING (filename) {join}
+              SEMI JOIN (FROM {scan(one.decisions)} WHERE keep) d ON d.record_id = r.record_id"""
+        )
+        first_part += one.records.count
+        settled = connection.execute("SELECT count(*) FROM numbered").fetchall()[0][0]
+    drops, _ = drops_query(run, "duplicates")
+    keep = run.recipe.duplicates.keep
+    join = "" if signed is None else "JOIN signatures s ON s.record_id = r.record_id"
+    order = "r.path, r.source, r.record_id"
+    if isinstance(keep, Highest):
+        join += " LEFT JOIN filter_scores f ON f.record_id = r.record_id"
+        order = f'f."{keep.highest}" DESC NULLS LAST, {order}'
+    elif keep == "longest":
+        size = "r.bytes" if run.recipe.modality == "code" else "r.width::BIGINT * r.height"
+        order = f"{size} DESC, r.bytes DESC, {order}"
+    name_parts(connection, records)
+    connection.execute(
+        f"""INSERT INTO numbered
+        SELECT {settled} + row_number() OVER (ORDER BY {order}) - 1, {first_part} + part,
+          r.file_row_number, r.record_id, {key}
+        FROM {scan(records, positions=True)} r JOIN part_files USING (filename) {join}
+          ANTI JOIN ({drops}) AS drops ON drops.record_id = r.record_id"""
+    )
+    connection.execute(f"CREATE MACRO is_settled(vertex) AS vertex < {settled}")
+    return int(settled)
+
+
+def _exact(connection: duckdb.DuckDBPyConnection, wanted: bool) -> None:
+    """Makes ``exact_rows``, ``counts``, and ``vertices``: those that are no copy of another."""
+    connection.execute(
+        f"""
+        CREATE TABLE grouped AS
+          SELECT *, min(vertex) OVER (PARTITION BY key) AS least,
+            count(*) OVER (PARTITION BY key) AS size FROM numbered;
+        CREATE TABLE exact_rows AS
+          SELECT g.record_id, 'exact' AS kind, g.key AS group_id,
+            n.record_id AS representative_id, 1.0::DOUBLE AS similarity
+          FROM grouped g JOIN numbered n ON n.vertex = g.least
+          WHERE g.size > 1 AND NOT is_settled(g.vertex) AND {wanted};
+        CREATE TABLE vertices AS
+          SELECT vertex, part, row, record_id, near_key FROM grouped
+          WHERE vertex = least OR NOT {wanted};
+        CREATE TABLE counts AS
+          SELECT 'exact' AS kind, 'equal' AS semantics, true AS chosen, count(*) AS removed
+          FROM exact_rows WHERE record_id <> representative_id AND {wanted}"""
+    )
+    if not wanted:
+        connection.execute("DELETE FROM counts")
+
+
+def _near(connection: duckdb.DuckDBPyConnection, semantics: str) -> None:
+    """Makes ``near_rows`` of ``groups``, and adds to ``counts``."""
+    connection.execute(
+        f"""
+        CREATE TABLE near_rows AS
+          SELECT v.record_id, 'near' AS kind, r.record_id AS group_id,
+            r.record_id AS representative_id, g.similarity
+          FROM groups g JOIN vertices v ON v.vertex = g.vertex
+            JOIN vertices r ON r.vertex = g.representative
+          UNION ALL
+          SELECT DISTINCT r.record_id, 'near', r.record_id, r.record_id, 1.0::DOUBLE
+          FROM groups g JOIN vertices r ON r.vertex = g.representative
+          WHERE NOT is_settled(r.vertex);
+        INSERT INTO counts
+          SELECT 'near', semantics, semantics = '{semantics}', removed FROM removed"""
+    )
+
+
+def _part_files(table: Manifest) -> list[Path | None]:
+    """The file of each part of a table, in order."""
+    return [None if part.file is None else table.folder / part.file for part in table.parts()]

@@ -18,7 +18,7 @@ from shardwright.metadata.files import HashedFile, fingerprint
 from shardwright.metadata.manifest import Manifest
 from shardwright.metadata.schemas import blob, embeddings
 from shardwright.metadata.tables import read_batches
-from shardwright.pipelines.alive import alive_parts, drops_query
+from shardwright.pipelines.alive import alive_parts, drops_query, live_batches
 from shardwright.pipelines.jobs import Job, Output, Task
 from shardwright.pipelines.progress import StageProgress
 from shardwright.pipelines.relational import stream
@@ -82,17 +82,10 @@ class EmbedPart:
         if payload["records"] is None:
             return
         columns = ["record_id", "content_sha256", blob(self.modality)]
-        dropped = np.asarray(payload["dropped"], dtype=np.int64)
         held: list[pa.RecordBatch] = []
-        rows = size = offset = 0
-        for batch in read_batches(Path(payload["records"]), columns, rows=256):
-            alive = np.ones(batch.num_rows, dtype=bool)
-            here = dropped[(dropped >= offset) & (dropped < offset + batch.num_rows)]
-            alive[here - offset] = False
-            offset += batch.num_rows
-            batch = batch.filter(pa.array(alive))
-            if not batch.num_rows:
-                continue
+        rows = size = 0
+        path = Path(payload["records"])
+        for batch in live_batches(path, columns, payload["dropped"], rows=256):
             held.append(batch)
             rows, size = rows + batch.num_rows, size + batch.nbytes
             if rows >= _WINDOW_ROWS or size >= _WINDOW_BYTES:
@@ -140,7 +133,7 @@ def _vectors(file: Path, rows: np.ndarray[Any, Any]) -> Iterator[tuple[int, np.n
 def plan(run: Run, records: Manifest) -> Iterator[Task]:
     """A part of vectors for each part of records."""
     assert run.recipe.embedding is not None
-    for part, dropped in alive_parts(run, records):
+    for part, dropped in alive_parts(run, records, "embed"):
         file = None if part.file is None else str(records.folder / part.file)
         yield Task(
             part.key,
@@ -165,7 +158,7 @@ def run_embed(run: Run, progress: StageProgress) -> None:
         run.drop("embeddings")
         return
     records = run.layout.need("records", "ingest")
-    _, drops = drops_query(run)
+    _, drops = drops_query(run, "embed")
     encoder = run.encoder
     schema = embeddings(encoder.dimension, embedding.dtype)
     job = run.plan("embed", {"embeddings": schema}, plan(run, records))

@@ -2,13 +2,13 @@
 
 from shardwright.errors import UserError
 from shardwright.metadata.schemas import DECISIONS
-from shardwright.pipelines.alive import DROPS, drops_query
+from shardwright.pipelines.alive import DROPS, alive_rows, drop_parameters, drops_query
 from shardwright.pipelines.progress import StageProgress
 from shardwright.pipelines.relational import commit_query
 from shardwright.pipelines.run import Run
 from shardwright.quality.scip import threshold
 
-VERSION = "1"
+VERSION = "2"
 
 
 def run_prune(run: Run, progress: StageProgress) -> None:
@@ -20,7 +20,7 @@ def run_prune(run: Run, progress: StageProgress) -> None:
     explanations = run.layout.manifest("score_explanations")
     prune = run.recipe.prune
     embeddings = run.layout.manifest("embeddings")
-    if prune is not None and (embeddings is None or embeddings.rows):
+    if prune is not None and (embeddings is None or alive_rows(run, embeddings, "prune")):
         scores = run.layout.need("scores", "score")
         if scores.origin.parameters != prune.model_dump(mode="json"):
             raise UserError(
@@ -67,7 +67,10 @@ def run_prune(run: Run, progress: StageProgress) -> None:
         "prune",
         VERSION,
         {"decisions": (DECISIONS, query)},
-        parameters={} if prune is None else prune.model_dump(mode="json"),
+        parameters={
+            **({} if prune is None else prune.model_dump(mode="json")),
+            **drop_parameters(run),
+        },
         inputs=inputs,
         aligned=records,
     )

@@ -2,6 +2,7 @@
 
 from shardwright.metadata.manifest import Manifest
 from shardwright.metadata.schemas import SCORE_EXPLANATIONS, SCORES
+from shardwright.pipelines.alive import alive_rows
 from shardwright.pipelines.progress import StageProgress
 from shardwright.pipelines.relational import commit_query
 from shardwright.pipelines.run import Run
@@ -16,7 +17,9 @@ def run_score(run: Run, progress: StageProgress) -> None:
     clusters: Manifest | None = None
     if prune is not None and run.recipe.embedding is not None:
         embeddings = run.layout.need("embeddings", "embed")
-        clusters = run.layout.need("clusters", "cluster") if embeddings.rows else None
+        clusters = (
+            run.layout.need("clusters", "cluster") if alive_rows(run, embeddings, "score") else None
+        )
     if prune is None or clusters is None:
         run.drop("scores")
         run.drop("score_explanations")

@@ -31,6 +31,7 @@ from shardwright.metadata.manifest import Manifest, Origin
 from shardwright.metadata.schemas import SHARDS, curated
 from shardwright.metadata.tables import read_batches
 from shardwright.pipelines.jobs import Job, Output, Task, commit_job
+from shardwright.pipelines.masking import mask_found
 from shardwright.pipelines.placement import SAMPLE_COLUMNS, assign, sample_columns
 from shardwright.pipelines.progress import StageProgress
 from shardwright.pipelines.run import Run
@@ -51,9 +52,10 @@ class GroupPart:
 
     modality: str
     first_bucket: dict[str, int]
+    masked: tuple[str, ...]
 
     def __call__(self, payload: dict[str, Any], output: Output) -> None:
-        """Streams ``payload["records"]``, in step with its part ``payload["shards"]``."""
+        """Streams ``payload["records"]``, in step with its parts of other tables."""
         if payload["shards"] is None:
             return
         places = pa.Table.from_batches(read_batches(Path(payload["shards"])), SHARDS)
@@ -63,7 +65,10 @@ class GroupPart:
         schema = curated(self.modality)
         held: list[pa.RecordBatch] = []
         held_bytes = done = flushed = 0
+        found = self._found(payload)
         for batch in read_batches(Path(payload["records"]), rows=256):
+            if self.masked:
+                batch = mask_found(batch, next(found), self.masked)
             ids = batch.column("record_id").to_pylist()
             keep = _in_order(ids, kept_ids, done)
             if not keep:
@@ -87,6 +92,11 @@ class GroupPart:
             self._flush(output, held, buckets[flushed:done])
         if done != len(kept_ids):
             raise AssertionError(f"{payload['records']}: {len(kept_ids) - done} kept rows missing")
+
+    def _found(self, payload: dict[str, Any]) -> Iterator[pa.RecordBatch]:
+        """What the masking filters counted, in step with the records."""
+        if self.masked:
+            yield from read_batches(Path(payload["scores"]), self.masked, rows=256)
 
     def _flush(
         self, output: Output, held: list[pa.RecordBatch], buckets: np.ndarray[Any, Any]
@@ -136,8 +146,13 @@ def run_shard(run: Run, progress: StageProgress) -> None:
     records_table = layout.need("records", "ingest")
     decisions = layout.need("decisions", "prune")
     shards = assign(run, VERSION, records_table, decisions)
-    parameters = settings.model_dump(mode="json")
-    origin = run.origin("shard", VERSION, parameters, [records_table, shards], started)
+    parameters, inputs = settings.model_dump(mode="json"), [records_table, shards]
+    scores = None
+    if run.recipe.masked:
+        parameters["masked"] = list(run.recipe.masked)
+        scores = layout.need("filter_scores", "filter")
+        inputs.append(scores)
+    origin = run.origin("shard", VERSION, parameters, inputs, started)
     work = fingerprint(version=VERSION, parameters=parameters, inputs=origin.inputs)
     progress.records, progress.bytes = shards.rows, records_table.bytes
     listed, table = read_file_list(layout.shards), layout.manifest("curated")
@@ -159,10 +174,12 @@ def run_shard(run: Run, progress: StageProgress) -> None:
     grouping = run.plan(
         "group",
         {"curated": curated(run.recipe.modality)},
-        _group_tasks(records_table, shards, work),
+        _group_tasks(records_table, shards, scores, work),
         staged_only=True,
     )
-    run.execute("shard", grouping, GroupPart(run.recipe.modality, first), progress)
+    run.execute(
+        "shard", grouping, GroupPart(run.recipe.modality, first, run.recipe.masked), progress
+    )
     writing = run.plan("write", {}, _write_tasks(buckets, work, settings.size), staged_only=True)
     if writing.todo:
         listing = _list_grouped(grouping, len(buckets))
@@ -186,18 +203,24 @@ def _buckets(run: Run) -> list[tuple[str, int, int]]:
     return sorted(rows, key=lambda row: (order[row[0]], row[1]))
 
 
-def _group_tasks(records_table: Manifest, shards: Manifest, work: str) -> Iterator[Task]:
+def _group_tasks(
+    records_table: Manifest, shards: Manifest, scores: Manifest | None, work: str
+) -> Iterator[Task]:
     places = {part.key: part for part in shards.parts()}
+    measured = {} if scores is None else {part.key: part for part in scores.parts()}
     for part in records_table.parts():
         if part.key == "empty":
             continue
-        place = places[part.key]
+        place, found = places[part.key], measured.get(part.key)
         yield Task(
             part.key,
             fingerprint(job=work, records=part.sha256, shards=place.sha256),
             {
                 "records": None if part.file is None else str(records_table.folder / part.file),
                 "shards": None if place.file is None else str(shards.folder / place.file),
+                "scores": None
+                if scores is None or found is None or found.file is None
+                else str(scores.folder / found.file),
             },
             part.bytes,
         )
