@@ -32,6 +32,7 @@ from shardwright.metadata.layout import TABLES, Layout
 from shardwright.metadata.verify import verify
 from shardwright.pipelines.curate import curate
 from shardwright.pipelines.recipe import load_recipe
+from shardwright.quality.filters import _added, filters
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "shardwright"
@@ -154,7 +155,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     curate(load_recipe(recipe, uri, str(root / "data")), root / "curated")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(root / "site"))
+        _added.cache_clear()
         yield root
+    _added.cache_clear()
     for name in [name for name in sys.modules if name.startswith("acme_shardwright")]:
         del sys.modules[name]
 
@@ -200,6 +203,24 @@ def test_own_encoder_wrote_the_vectors(folder: Path, monkeypatch: pytest.MonkeyP
         "SELECT DISTINCT model FROM embeddings"
     )
     assert models.to_pylist() == [{"model": "acme:bytes"}]
+
+
+def test_own_filter_measured(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    own = run_recipe(folder, recipe_named("own-filter"))
+    assert own.sql("SELECT max(todos) AS most FROM filter_scores").to_pylist() == [{"most": 0.0}]
+
+
+def filters_listed() -> dict[str, tuple[str, str]]:
+    found = re.findall(r"^\| `(\w+)` \| ([\d.]*) ?\| ([\d.]*) ?\|", PAGES["filters"], re.MULTILINE)
+    return {name: (least, most) for name, least, most in found}
+
+
+def test_filters_are_all_listed_with_their_bounds() -> None:
+    known = [f for modality in ("code", "image") for f in filters(modality).values()]
+    known = [f for f in known if f.name != "todos"]  # of the page on extending
+    shown = {f.name: tuple("" if v is None else f"{v:g}" for v in (f.least, f.most)) for f in known}
+    assert filters_listed() == shown
 
 
 def test_own_source_gave_the_records(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

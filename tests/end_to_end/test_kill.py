@@ -49,14 +49,16 @@ def marked(run_stage):
     return wrapped
 
 curation.STAGES[stage] = marked(curation.STAGES[stage])
-common.run("code", Path(sys.argv[2]), Path(sys.argv[3]))
+common.run("code", Path(sys.argv[2]), Path(sys.argv[3]), *sys.argv[6:])
 print(f"files {count}")
 """
 
 STAGES = [
     "ingest",
+    "filter",
     "duplicates",
     "embed",
+    "decontaminate",
     "index",
     "cluster",
     "score",
@@ -71,17 +73,29 @@ def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return common.copy_sources(tmp_path_factory.mktemp("code"), 200)
 
 
+def benchmark(code: Path) -> str:
+    """A benchmark of which one item stands in the data."""
+    items = code.parent / "items"
+    items.mkdir(exist_ok=True)
+    largest = max(code.rglob("*.py"), key=lambda path: (path.stat().st_size, path.name))
+    (items / "item.py").write_bytes(largest.read_bytes()[:3000])
+    return f"decontaminate={{benchmarks: [{{name: own, uri: {items}}}]}}"
+
+
 @pytest.fixture(scope="module")
 def reference(code: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("reference")
-    common.run("code", code, output)
+    common.run("code", code, output, benchmark(code))
     return output
 
 
 def child(code: Path, output: Path, stage: str, point: int) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", _CHILD, str(Path(__file__).parent), str(code), str(output)]
     return subprocess.run(
-        [*command, stage, str(point)], capture_output=True, text=True, env={**os.environ}
+        [*command, stage, str(point), benchmark(code)],
+        capture_output=True,
+        text=True,
+        env={**os.environ},
     )
 
 
@@ -97,11 +111,11 @@ def test_killed_and_run_again(stage: str, code: Path, reference: Path, tmp_path:
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         assert not (output / "croissant.json").exists() or (stage, point) == ("describe", files)
         staged = {p.name for p in (output / ".staging").glob("*/part-*.json")}
-        common.run("code", code, output)
+        common.run("code", code, output, benchmark(code))
         assert common.contents(output) == common.contents(reference)
         assert common.croissant_without_times(output) == common.croissant_without_times(reference)
         metrics = common.stage_metrics(output)
-        if stage in ("ingest", "embed", "cluster") and point == files // 2:
+        if stage in ("ingest", "filter", "embed", "cluster") and point == files // 2:
             assert 0 < metrics[stage]["reused"] < metrics[stage]["parts"] or not staged
         for earlier in STAGES[: STAGES.index(stage)]:
             assert metrics[earlier]["reused"] == metrics[earlier]["parts"]
