@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/ready
 WORKERS ?= 2
 
-.PHONY: demo test test-cuda check fix bench bench-kernels clean
+.PHONY: demo test test-cuda check fix bench bench-kernels bench-duplicates clean
 
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it with PYTHON=..."; exit 1; }
@@ -60,6 +60,16 @@ bench: $(READY)
 
 bench-kernels: $(READY)
 	$(BIN)/python benchmarks/kernels.py
+
+# The peers clash with each other's and our requirements: they live in an environment of their own.
+.cache/peers: $(READY) benchmarks/peers.txt
+	$(PYTHON) -m venv $@
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	  > $@/lib/python$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')/site-packages/main.pth
+	$@/bin/python -m pip install --quiet --requirement benchmarks/peers.txt
+
+bench-duplicates: .cache/peers .cache/pictures
+	$(BIN)/python benchmarks/duplicates.py
 
 clean:
 	rm -rf demo build .cache .mypy_cache .ruff_cache .pytest_cache

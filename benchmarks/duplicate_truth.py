@@ -31,8 +31,8 @@ Set = npt.NDArray[np.uint64]
 def code_corpus(folder: Path, count: int) -> str:
     """Fills a folder with numbered source files, no two of them equal; says what they are.
 
-    Takes whole folders, in the order of a hash of their path, so that files stay with their
-    siblings and many packages are met.
+    Takes folders in the order of a hash of their path, so that files stay with their siblings and
+    many packages are met, and of a folder the first 50, so that no generated one fills it all.
     """
     files = []
     for root in {sysconfig.get_path("stdlib"), sysconfig.get_path("purelib")}:
@@ -40,7 +40,8 @@ def code_corpus(folder: Path, count: int) -> str:
             folders[:] = [name for name in folders if name != "site-packages"]
             relative = os.path.relpath(where, root)
             order = hashlib.sha256(relative.encode()).hexdigest()
-            files += [(order, os.path.join(where, n)) for n in names if n.endswith(SUFFIXES)]
+            names = sorted(name for name in names if name.endswith(SUFFIXES))[:50]
+            files += [(order, os.path.join(where, name)) for name in names]
     chosen: dict[bytes, str] = {}
     read = 0
     for _, path in sorted(files):

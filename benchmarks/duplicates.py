@@ -1,14 +1,9 @@
-r"""Near duplicates of code and images, and the image filters, against the peers and brute force.
+"""Near duplicates of code and images, and the image filters, against the peers and brute force.
 
 Prints Markdown tables. Each side is a process of its own, start-up included, on the same two cores:
 seconds, peak memory of the process and its children, and what it found of the truth. Code is real
 source files of the standard library and of site-packages, whole folders at a time; pictures are
-those of ``make .cache/pictures``. The peers live in a virtual environment of their own:
-
-    python -m venv .cache/peers
-    .venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
-      > .cache/peers/lib/python3.11/site-packages/main.pth
-    .cache/peers/bin/pip install -r benchmarks/peers.txt
+those of ``make .cache/pictures``. ``benchmarks/peers.txt`` says how to install the peers.
 
     python benchmarks/duplicates.py [--quick] [--only code|image]
 """
@@ -22,11 +17,12 @@ import tempfile
 import time
 import warnings
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import rounds
-from duplicate_peers import NGRAM, RADIUS, THRESHOLD, WORKERS
+from duplicate_peers import HOT, NGRAM, RADIUS, THRESHOLD, WORKERS
 from duplicate_truth import (
     Truth,
     check_oracle,
@@ -78,7 +74,10 @@ def run_peer(name: str, folder: Path, work: Path) -> Reading:
     python = str(PEERS) if PEERS.exists() else sys.executable
     script = str(Path(__file__).with_name("duplicate_peers.py"))
     seconds, peak = measured([python, script, name, str(folder), str(work)])
-    return Reading(seconds, peak, json.loads((work / f"{name}.json").read_text()))
+    reading = Reading(seconds, peak, json.loads((work / f"{name}.json").read_text()))
+    if reading.reason and name.startswith("shardwright"):
+        sys.exit(f"{name}: {reading.reason}")
+    return reading
 
 
 def curate(recipe: str, folder: Path, output: Path, stage: str, *settings: str) -> Reading:
@@ -131,6 +130,11 @@ def code(count: int, checked: int, work: Path) -> None:
         f"of {NGRAM} tokens, by counting what all pairs share, in {time.monotonic() - started:.0f} "
         f"s; the same as the double loop finds on {checked:,} of the files\n"
         f"- greedy removal by path, from the true pairs: {len(truth.greedy()):,} records\n"
+        "- a side that removes records has found a pair if one of the two goes; false is then a "
+        "record that is near to nothing\n"
+        "- datatrove: its defaults, 14 x 8 hashes of 5 words (spaCy's English rules, lower case, "
+        "no punctuation), so that its similarity is another one; rensa: 16 x 8 hashes of our "
+        "shingles, pairs by its own estimate\n"
     )
     del sets
     readings = code_readings(corpus, work)
@@ -171,7 +175,8 @@ def code_readings(corpus: Path, work: Path) -> dict[str, Reading]:
     readings = {
         INGEST: curate("code.yaml", corpus, output, "ingest", near),
         STAGE: curate("code.yaml", corpus, output, "duplicates", near),
-        "Shardwright, library": run_peer("shardwright_pairs", corpus, work),
+        f"Shardwright, library, keys of > {HOT} cut": run_peer("shardwright_pairs", corpus, work),
+        "Shardwright, library, all pairs": run_peer("shardwright_all_pairs", corpus, work),
     }
     query = """SELECT path FROM duplicates JOIN records USING (record_id)
         WHERE record_id <> representative_id"""
@@ -231,13 +236,14 @@ def images(count: int, bases: int, work: Path) -> None:
         cells = [*map(str, found), str(sum(found)), str(len(planted) - sum(found))]
         cells += [f"{len(pairs):,}", f"{unlike(corpus, pairs, UNLIKE):,}"]
         lines.append([name, *costs(reading, base), *cells])
+    known = len(hashes) - hashes.count(None)
     print(
-        f"## Images\n\n- {len(hashes) - len(planted):,} pictures and {len(planted)} planted variants"
-        f" of {len(planted) // 3} of them; near: at most {RADIUS} of 64 bits differ\n"
-        f"- Shardwright against brute force over its {len(hashes) - hashes.count(None):,} hashes: "
-        f"{score['found']:,} pairs found, {score['missed']:,} missed, {score['false']:,} false; "
-        f"{hashes.count(None):,} pictures are too plain for a hash, {blank} planted pairs among them"
-        f"\n- unlike: pairs whose pixels differ by {UNLIKE:.0%} and more of the full range\n"
+        f"## Images\n\n- {len(hashes) - len(planted):,} pictures, and {len(planted)} variants of "
+        f"{len(planted) // 3} of them; near: at most {RADIUS} of 64 bits differ\n"
+        f"- Shardwright against brute force over its {known:,} hashes: {score['found']:,} pairs "
+        f"found, {score['missed']:,} missed, {score['false']:,} false; the rest is too plain for a "
+        f"hash, {blank} planted pairs among it\n"
+        f"- unlike: pairs whose pixels differ by {UNLIKE:.0%} and more of the full range\n"
     )
     header = ["", "seconds", "peak MB", "time / Shardwright", "JPEG", "smaller", "brighter"]
     table([*header, "planted found", "missed", "pairs", "of them unlike"], lines)
@@ -247,7 +253,8 @@ def filters(count: int, work: Path) -> None:
     """The table of the image filters' rate, on large pictures as they are and as JPEG."""
     print(
         "## Image filters\n\n"
-        f"- pictures above {LARGE / 1e6:g} megapixels, in memory, one thread, medians of 3 turns\n"
+        f"- pictures above {LARGE / 1e6:g} megapixels, in memory; one thread, processor time, "
+        "medians of 3 turns\n"
         f"- filters: {', '.join(item.name for item in FILTERS)}\n"
     )
     found: dict[str, list[bytes]] = {}
@@ -265,14 +272,16 @@ def filters(count: int, work: Path) -> None:
         for number, data in enumerate(contents):
             (folder / f"{number:05d}{suffix}").write_bytes(data)
         reading = run_peer("rates", folder, work)
+        if reading.reason:
+            lines.append([name, str(len(contents)), reading.reason])
+            continue
         rate = reading.result
         share = rate["measure"] / rate["decode"]
         cells = [name, str(len(contents)), f"{rate['decode']:.1f}", f"{rate['measure']:.1f}"]
         cells += [f"{share:.2f}", verdict(share >= FILTER_GOAL)]
         theirs = rate.get("cleanvision")
-        cells += (
-            [f"{theirs:.1f}", f"{rate['measure'] / theirs:.1f}"] if theirs else ["not installed"]
-        )
+        figures = [f"{theirs:.1f}", f"{rate['measure'] / theirs:.1f}"] if theirs else []
+        cells += figures or ["not installed"]
         lines.append(cells)
     header = ["", "pictures", "decoded/s", "`measure_image`/s", "of decoding"]
     header += [f"goal {FILTER_GOAL:g}", "cleanvision/s", "`measure_image` / cleanvision"]
@@ -281,7 +290,7 @@ def filters(count: int, work: Path) -> None:
 
 def bad_files(work: Path) -> None:
     """The table of what one bad file among good ones costs."""
-    good = [(suffix, data) for (suffix, data, _), _ in zip(pictures(), range(20), strict=False)]
+    good = [(suffix, data) for suffix, data, _ in islice(pictures(), 20)]
     image = next(image for _, _, image in pictures() if min(image.size) >= 128).convert("RGB")
     whole, grey = io.BytesIO(), io.BytesIO()
     image.save(whole, "JPEG")

@@ -86,7 +86,11 @@ def _contaminated(recipe: Recipe) -> str:
     bounds = {} if decontaminate is None else decontaminate.model_dump()
     thresholds = " ".join(
         f"WHEN {quoted(method)} THEN {bounds.get(key)!r}"
-        for method, key in (("ngram", "overlap"), ("embedding", "similarity"))
+        for method, key in (
+            ("ngram", "overlap"),
+            ("abstracted", "overlap"),
+            ("embedding", "similarity"),
+        )
         if bounds.get(key) is not None
     )
     threshold = f"CASE method {thresholds} END" if thresholds else "NULL"

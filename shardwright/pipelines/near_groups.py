@@ -14,7 +14,7 @@ from pathlib import Path
 import duckdb
 
 from shardwright.metadata.bucketed import merge_bucketed, open_bucketed, plan_merges
-from shardwright.metadata.catalog import file_literal
+from shardwright.metadata.catalog import file_literal, quoted
 from shardwright.metadata.files import fingerprint, write_whole
 from shardwright.metadata.schemas import SKETCH
 from shardwright.pipelines.jobs import Job
@@ -132,7 +132,7 @@ class NearSearch:
         count = connection.execute("SELECT count(*) FROM leaders").fetchall()[0][0]
         connection.execute(
             "COPY (SELECT part, row, vertex FROM leaders ORDER BY part, row) "
-            f"TO {file_literal(vertices)} (FORMAT parquet)"
+            f"TO {quoted(str(vertices))} (FORMAT parquet)"
         )
         keys = comb(self.near.radius + 2, 2)
         if self.run.recipe.modality == "code":
@@ -185,7 +185,7 @@ class NearSearch:
               SELECT l.part AS part_a, l.row AS row_a, r.part AS part_b, r.row AS row_b, a, b
               FROM ({pairs}) JOIN leaders l ON l.vertex = a JOIN leaders r ON r.vertex = b
               ORDER BY part_a, part_b, a, b)
-            TO {file_literal(placed)} (FORMAT parquet)"""
+            TO {quoted(str(placed))} (FORMAT parquet)"""
         )
         others: dict[int, list[int]] = {}
         for part, other in connection.execute(

@@ -133,6 +133,7 @@ class Benchmark(_Section):
     uri: str
     text: Patterns = ("text",)
     item: str | None = None
+    language: str | None = None
 
 
 class Decontaminate(_Section):
@@ -141,7 +142,8 @@ class Decontaminate(_Section):
     benchmarks: Annotated[tuple[Benchmark, ...], Field(min_length=1)]
     ngram: Annotated[int, Field(ge=1, le=100)] = 10
     overlap: Annotated[float, Field(gt=0, le=1)] | None = 0.5
-    similarity: Annotated[float, Field(gt=0, le=1)] | None = 0.95
+    similarity: Annotated[float, Field(gt=0, le=1)] | None = 0.7
+    model: str = "builtin:hashing"
 
 
 class Embedding(_Section):

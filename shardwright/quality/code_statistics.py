@@ -31,8 +31,10 @@ _BASE64 = _classes(_ALPHANUMERIC + b"+/=")
 
 # Patterns begin with what is rare in code, because re looks for a literal beginning with memchr.
 _HEX_LITERAL = re.compile(rb"0[xX](?<![0-9A-Za-z_]..)[0-9A-Fa-f_]+")
-_HEX_WORD = re.compile(rb"(?<![0-9A-Za-z_])(?=[0-9]*[A-Fa-f])[0-9A-Fa-f]{16,}(?![0-9A-Za-z_])")
+_SIXTEEN = re.compile(b"h" * 16 + b"h*")
 _FORTY = re.compile(b"h" * 40 + b"h*")
+_EIGHT_PAIRS = re.compile(b" ".join([b"hh"] * 8))
+_WORD = re.compile(rb"[0-9A-Za-z_]")
 _ESCAPE = rb"\\(?:x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|[0-3][0-7]{2})"
 _ESCAPES = re.compile(_ESCAPE + b"(?:" + _ESCAPE + b"){7,}")
 _BYTES = re.compile(rb"0[xX][0-9A-Fa-f]{2}(?:\s*,\s*0[xX][0-9A-Fa-f]{2}){7,}")
@@ -86,8 +88,9 @@ def measure_encodings(data: bytes, language: str | None = None) -> dict[str, Val
     characters = max(count_characters(data), 1)
     hexed = data.translate(_HEX)
     hexadecimal = [match.span() for match in _HEX_LITERAL.finditer(data)]
-    if b"h" * 16 in hexed:
-        hexadecimal += [match.span() for match in _HEX_WORD.finditer(data)]
+    hexadecimal += [
+        match.span() for match in _SIXTEEN.finditer(hexed) if _is_hex_word(data, *match.span())
+    ]
     runs = _encoded_runs(data, hexed)
     return {
         "hex_share": sum(stop - start for start, stop in hexadecimal) / characters,
@@ -113,6 +116,12 @@ def count_characters(data: bytes) -> int:
     return len(data) if data.isascii() else len(data.translate(None, _CONTINUATION))
 
 
+def _is_hex_word(data: bytes, start: int, stop: int) -> bool:
+    """Whether a run of hexadecimal digits is a word of its own, and no decimal number."""
+    alone = not _WORD.match(data, start - 1, start) and not _WORD.match(data, stop)
+    return alone and not data[start:stop].isdigit()
+
+
 def _encoded_runs(data: bytes, hexed: bytes) -> list[tuple[int, int]]:
     r"""Where data stands encoded as text: byte ranges, sorted and disjoint.
 
@@ -123,7 +132,7 @@ def _encoded_runs(data: bytes, hexed: bytes) -> list[tuple[int, int]]:
     """
     runs = _base64_runs(data) + [match.span() for match in _ESCAPES.finditer(data)]
     runs += [match.span() for match in _BYTES.finditer(data)]
-    if b"hh hh hh hh hh hh hh hh" in hexed:
+    if _EIGHT_PAIRS.search(hexed):
         pairs = _HEX_PAIRS.finditer(data)
         runs += [match.span() for match in pairs if match[0].translate(None, _NUMBERS)]
     runs.sort()

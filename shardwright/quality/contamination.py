@@ -1,10 +1,12 @@
 """Records that hold items of a benchmark: by shared n-grams, and by near embeddings.
 
 An n-gram is a window of consecutive words, see ``shardwright.quality.shingles``: white space and
-punctuation count for nothing. A record that holds a given share of an item's n-grams is a hit, as
-in the decontamination of "Language models are few-shot learners" (Brown et al., arXiv 2005.14165,
-appendix C), which cuts at any one n-gram of 13 words. A renamed variable breaks the n-grams around
-it; nearness of embeddings is there to see through that.
+punctuation count for nothing. A record that holds a given share of an item's n-grams is a hit.
+(Brown et al., "Language models are few-shot learners", arXiv 2005.14165, appendix C, take a single
+shared n-gram of 13 words for one.)
+
+A renamed variable breaks the n-grams around it, and moves an embedding of the text too far for any
+threshold that spares unrelated code. Embeddings of the ``abstracted`` texts stay near.
 """
 
 import gzip
@@ -22,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shardwright.errors import UserError
+from shardwright.quality.normalise import normalised
 from shardwright.quality.shingles import shingle_hashes, token_hashes
 
 Float64: TypeAlias = npt.NDArray[np.float64]
@@ -32,19 +35,22 @@ LEAST_WORDS = 8
 """An item of fewer words is not looked for by n-grams: too many files hold it by chance."""
 
 # Words that make up the structure of code in the languages that have grammars.
-_KEYWORDS = frozenset(
-    """abstract and as assert async await begin bool boolean break byte case catch char class const
-    continue def default defer del delete do done double elif else elsif end ensure enum esac except
-    export extends extern false final finally float fn for foreach from func function global go goto
-    if impl implements import in instanceof int interface is lambda let local long loop match mod
-    module mut namespace new nil none nonlocal not null operator or package pass private protected
-    pub public raise rescue return self short signed sizeof static struct super switch template then
-    this throw throws trait true try type typedef typeof union unless unsafe unsigned until use
-    using var virtual void volatile when where while with yield""".split()
-)
+_STRUCTURE = """
+    abstract and as assert async await begin bool boolean break byte case catch char class
+    const continue def default defer del delete do done double elif else elsif end ensure enum
+    esac except export extends extern false final finally float fn for foreach from func
+    function global go goto if impl implements import in instanceof int interface is lambda let
+    local long loop match mod module mut namespace new nil none nonlocal not null operator or
+    package pass private protected pub public raise rescue return self short signed sizeof
+    static struct super switch template then this throw throws trait true try type typedef
+    typeof union unless unsafe unsigned until use using var virtual void volatile when where
+    while with yield
+"""
+_KEYWORDS = frozenset(_STRUCTURE.split())
 _DEFINING = ("def", "fn", "func", "function")
 _LONG_STRING = re.compile(r"""(\"\"\"|''').*?\1""", re.DOTALL)
 _NAME = re.compile(r"(\.\s*)?\b([^\W\d]\w*)(?=(\s*\()?)")
+_BLANK = re.compile(r" (?!\w)|(?<!\w) ")
 _FARTHEST = 9
 
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
@@ -187,13 +193,13 @@ def hits(index: NgramIndex, shingles: UInt64, threshold: float) -> list[tuple[in
 
 
 def abstracted(data: bytes, language: str | None) -> str:
-    """The text of code without what a copyist changes first: names, comments and line breaks.
+    """The text of code without what a copyist changes first: names, comments and layout.
 
     Comments (by the language's grammar) and strings in three quotes go. A name stands as how many
     names back it last stood, 0 where it is new and 9 where that is farther: so Baker, "A theory of
     parameterized pattern matching" (STOC 1993), makes texts that differ by a renaming equal.
-    Keywords stay, and so do names after a dot and names of called functions, as these are seldom
-    the author's own. White space is made one blank each.
+    Keywords stay, and so do names after a dot and names that at first are called, as these are
+    seldom the author's own. White space goes but for one blank between two words.
 
     Args:
         data: The text, UTF-8.
@@ -202,9 +208,7 @@ def abstracted(data: bytes, language: str | None) -> str:
     Returns:
         The text to embed in the place of the text.
     """
-    from shardwright.quality.syntax import strip_comments
-
-    text = strip_comments(data, language).decode("utf-8", "replace")
+    text = normalised(data, ["comments"], language).decode("utf-8", "replace")
     seen: dict[str, int] = {}
     count = 0
     defines = False
@@ -212,7 +216,8 @@ def abstracted(data: bytes, language: str | None) -> str:
     def number(found: re.Match[str]) -> str:
         nonlocal count, defines
         dot, name, call = found.groups()
-        kept = dot or (call and not defines) or name.lower() in _KEYWORDS
+        foreign = call and name not in seen and not defines
+        kept = dot or foreign or name.lower() in _KEYWORDS
         defines = name in _DEFINING
         if kept:
             return found.group()
@@ -221,7 +226,7 @@ def abstracted(data: bytes, language: str | None) -> str:
         seen[name] = count
         return f"x{min(back, _FARTHEST)}"
 
-    return " ".join(_NAME.sub(number, _LONG_STRING.sub("", text)).split())
+    return _BLANK.sub("", " ".join(_NAME.sub(number, _LONG_STRING.sub("", text)).split()))
 
 
 def nearest_items(

@@ -12,7 +12,7 @@ Vertices below ``settled``, the records of an earlier curation, stay whatever th
 statements spill to disk under the memory limit of the connection.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import duckdb
 import numpy as np
@@ -146,13 +146,6 @@ def greedy(connection: duckdb.DuckDBPyConnection, edges: str, out: str, settled:
             writer.unregister("_dropped")
     run("DROP TABLE _places")
     run("DROP TABLE _placed")
-
-
-SEMANTICS: dict[str, Callable[[duckdb.DuckDBPyConnection, str, str, int], None]] = {
-    "components": by_components,
-    "greedy": greedy,
-}
-"""What makes the table of the vertices that go: ``(connection, edges, out, settled)``."""
 
 
 def _check(connection: duckdb.DuckDBPyConnection, edges: str) -> None:

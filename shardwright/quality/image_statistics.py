@@ -110,7 +110,7 @@ def _decode(data: bytes, step: int) -> tuple[Image.Image, bool]:
     """A picture with sides divided by ``step``, mode L or RGB, and whether all of it is opaque."""
     with opened(data) as image:
         longest = max(image.size)
-        image.draft(None, (max(1, image.width // step), max(1, image.height // step)))
+        image.draft(None, (image.width // step, image.height // step))
         image.load()
         if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK"):
             image = decode_rgb(data)  # 16 bits, floats and rarer ones
@@ -168,11 +168,11 @@ def _sharpness(light: Plane) -> float:
     """How much of the steps from row to row a blur down the columns takes away, 0..1.
 
     The blur effect of Crete et al. (2007), "The blur effect: perception and estimation with a new
-    no-reference perceptual blur metric", section 3, with its average over nine pixels and its
-    difference of neighbours; what is already blurred loses little. Unlike there, a step counts by
-    its square, so that few sharp edges outweigh much that is smooth, and the least steps are
-    noise. After an average over n pixels, neighbours differ by an n-th of what the pixels that
-    enter and leave it differ by: so no average is taken.
+    no-reference perceptual blur metric", with its average over nine pixels and its difference of
+    neighbours; what is already blurred loses little. Unlike there, a step counts by its square, so
+    that few sharp edges outweigh much that is smooth, and the least steps are noise. After an
+    average over n pixels, neighbours differ by an n-th of what the pixels that enter and leave it
+    differ by: so no average is taken.
     """
     width = 2 * _REACH + 1
     if len(light) <= width:
@@ -238,12 +238,14 @@ def _uniform_borders(picture: _Picture) -> float:
     size = planes.size
     ranges = [(np.full((2, 1), 255, np.uint8), np.zeros((2, 1), np.uint8))] * 4
     taken = 1
-    while taken and planes.size:
+    while taken:
         taken = 0
         for side, known in enumerate(ranges):  # each side in turn lies on top
             depth, ranges[side] = _margin(planes, known)
             planes = np.rot90(planes[:, depth:], axes=(1, 2))
             taken += depth
+            if not planes.size:
+                return 0.0
     return float(planes.size / size)
 
 
@@ -257,13 +259,14 @@ def _margin(planes: Plane, known: tuple[Plane, Plane]) -> tuple[int, tuple[Plane
     Returns:
         The rows, and the least and greatest levels with them.
     """
-    if not planes.size:
-        return 0, known
-    least = np.concatenate([known[0], planes.min(axis=2)], axis=1)
-    most = np.concatenate([known[1], planes.max(axis=2)], axis=1)
-    least, most = np.minimum.accumulate(least, axis=1), np.maximum.accumulate(most, axis=1)
-    plain = (most[:, 1:] - least[:, 1:] <= _FLAT).all(axis=0)
-    depth = len(plain) if plain.all() else int(np.argmin(plain))
+    for rows in (1, planes.shape[1]):  # in most pictures the first row settles it
+        least = np.concatenate([known[0], planes[:, :rows].min(axis=2)], axis=1)
+        most = np.concatenate([known[1], planes[:, :rows].max(axis=2)], axis=1)
+        least, most = np.minimum.accumulate(least, axis=1), np.maximum.accumulate(most, axis=1)
+        plain = (most[:, 1:] - least[:, 1:] <= _FLAT).all(axis=0)
+        depth = rows if plain.all() else int(np.argmin(plain))
+        if not depth:
+            return 0, known
     return depth, (least[:, depth : depth + 1], most[:, depth : depth + 1])
 
 

@@ -182,7 +182,7 @@ def _bsd(words: str) -> list[str]:
 
 
 def _gnu(words: str) -> list[str]:
-    for match in _GNU.finditer(words):
+    for match in _GNU.finditer(words) if "gnu " in words else ():
         version = match["before"] or match["after"]
         if version is None:
             continue

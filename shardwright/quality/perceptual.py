@@ -60,12 +60,12 @@ def perceptual_hash(data: bytes) -> int | None:
     """A hash of 64 bits, of which few change when a picture is scaled, brightened or recompressed.
 
     The DCT hash of Zauner (2010), "Implementation and benchmarking of perceptual image hash
-    functions", section 3.2.1: luminance, averaged over 32 x 32 cells, its DCT, and one bit for each
-    low frequency, set where the coefficient is above the median. Two things differ. The 64
-    frequencies are those nearest to zero, u^2 + v^2 <= 72, row by row from the highest bit on, with
-    those of rows and columns alone, which Zauner leaves out: without them the layers of a landscape
-    count for nothing. And all is computed in whole numbers, so that a picture has the same hash on
-    every machine. Transparency goes onto white; mirrored and rotated pictures are others.
+    functions": luminance averaged over 32 x 32 cells, its DCT, and one bit for each low frequency,
+    set where the coefficient is above the median. Two things differ. The 64 frequencies are those
+    nearest to zero, u^2 + v^2 <= 72, row by row from the highest bit on, with those of rows and of
+    columns alone, which Zauner leaves out: without them the layers of a landscape count for
+    nothing. And all is computed in whole numbers, so that the same decoded pixels have the same
+    hash on every machine. Transparency goes onto white; a mirrored picture is another one.
 
     Args:
         data: The encoded bytes, in any format that Pillow opens.

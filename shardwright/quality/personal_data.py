@@ -33,10 +33,11 @@ _NO_HOSTS = re.compile(
 )
 
 _IPV4 = re.compile(r"\.\d{1,3}\.\d{1,3}\.\d{1,3}(?![\w/-]|\.\w)")
-_IPV6 = re.compile(r"[23][0-9A-Fa-f]{3}:[0-9A-Fa-f:]{2,34}(?![\w/:.])")
+_IPV6 = re.compile(r"[23][0-9A-Fa-f]{3}:[0-9A-Fa-f:]{2,34}(?![\w/:]|\.\w)")
 _VERSIONED = re.compile(
     r"(?:version|\bver\b|release|build|assembly|revision|\boid|section|chapter|rfc|"
-    r"[A-Za-z]/|[=<>~!]=|\^)[^\n]{0,30}\Z"
+    r"[A-Za-z]/|[=<>~!]=|\^)[^\n]{0,30}\Z",
+    re.IGNORECASE,
 )
 _MOST_VERSION = 25
 # In drawings' paths and tables a number like 3.51.98.32 is several.
@@ -66,11 +67,7 @@ def emails(text: str) -> Iterator[tuple[int, int]]:
             continue
         if any(_NO_HOSTS.fullmatch(label) for label in labels):
             continue
-        if (
-            not _is_top_domain(labels[-1])
-            or len(name) + len(labels[-2]) < 4
-            or not set(name) - set("x0._-+%")
-        ):
+        if not _is_top_domain(labels[-1]) or len(name) + len(labels[-2]) < 4:
             continue
         yield start, match.end()
 

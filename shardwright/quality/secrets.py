@@ -86,7 +86,7 @@ _NAMES = (
 _CURSORS = (b"continuation", b"next", b"next_", b"page", b"page_")  # of tokens into lists
 _WEAK_NAMES = (b"passw", b"passphrase", b"pwd")
 _ASSIGNED = re.compile(
-    r"[\w.-]{0,24}[\"'`\]]{0,2}\s{0,3}"
+    r"[\w.-]{0,24}(?:\[\w{0,8}\])?[\"'`\]]{0,2}\s{0,3}"
     r"(?::\s{0,3}[\w\[\].<>*&]{1,20}\s{0,3}=|:=|:|={1,3}>?)\s{0,3}"
     r"[a-zA-Z@]{0,2}([\"'`])([^\"'`\s\\]{8,200})\1"
 )
@@ -264,8 +264,8 @@ def _private_keys(text: str) -> Iterator[Span]:
     """Private keys that have a body: code that reads keys names their first line too."""
     done = 0
     for match in _KEY_BEGIN.finditer(text):
-        body = _KEY_BODY.match(text, match.end())
-        if body is None or match.start() < done:
+        body = None if match.start() < done else _KEY_BODY.match(text, match.end())
+        if body is None:
             continue
         end = _KEY_END.search(text, *body.span())
         done = end.start() if end is not None else body.end()
@@ -278,13 +278,16 @@ def _private_keys(text: str) -> Iterator[Span]:
 def _tokens(text: str, detector: _Detector) -> Iterator[Span]:
     for pattern in detector.patterns:
         group = min(detector.group, pattern.groups)
+        done = 0
         for match in pattern.finditer(text):
             start, stop = match.span(group)
+            if start < done:
+                continue
             before, after = text[start - 1 : start], text[stop : stop + 1]
             if before.isalnum() or (detector.closed and after.isalnum()):
                 continue
             if group == 0 and not detector.closed:
-                stop = _past_word(text, stop)
+                stop = done = _past_word(text, stop)
             secret = text[start:stop]
             if not (_is_placeholder(secret) or (detector.weak and not _is_random(secret, True))):
                 yield Span(start, stop, detector.kind)

@@ -46,6 +46,8 @@ _UNCOMMENTED = ("CSS", "HTML", "JSON")
 # The parser reports each hundred operations, and reads again where it looks far ahead. Code takes
 # one report or read per 100 bytes, at worst 60 in all that was tried; junk takes more and more the
 # longer it is. A count, unlike a clock, gives the same answer on every machine.
+# What no count bounds is the parser's last step, after all is read: where a text of another
+# language leaves thousands of constructs open, that step takes time by the square of their number.
 _FREE_STEPS, _BYTES_PER_STEP = 1000, 20
 _PIECE = 4096
 

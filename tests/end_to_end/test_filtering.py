@@ -16,6 +16,10 @@ from shardwright.metadata.explain import explain
 from shardwright.metadata.layout import Layout
 from shardwright.metadata.verify import verify
 
+RENAMED = (
+    *(("running_mean", "smooth"), ("values", "series"), ("window", "width"), ("total", "acc")),
+    *(("means", "result"), ("old", "left"), ("new", "right")),
+)
 PLAIN = ("prune=null", "index=null", "duplicates.near=null", "clusters.k=1")
 
 
@@ -162,14 +166,14 @@ def test_decontamination(code: Path, tmp_path: Path) -> None:
         "def running_mean(values, window):\n"
         "    total = sum(values[:window])\n"
         "    means = [total / window]\n"
-        "    for old, new in zip(values, values[window:]):\n"
-        "        total += new - old\n"
+        "    for leaving, entering in zip(values, values[window:]):\n"
+        "        total += entering - leaving\n"
         "        means.append(total / window)\n"
         "    return means\n"
     )
     benchmark = tmp_path / "bench.jsonl"
     lines = [
-        {"task_id": "T/1", "prompt": item[:40], "solution": item[40:]},
+        {"task_id": "T/1", "prompt": item[:34], "solution": item[34:]},
         {
             "task_id": "T/2",
             "prompt": "def nothing_like_it(a, b, c):\n",
@@ -183,18 +187,29 @@ def test_decontamination(code: Path, tmp_path: Path) -> None:
     (data / "held.py").write_text(
         around + "\n\n" + item.replace("    ", "\t").replace("\n", "\n\n")
     )
+    renamed = item
+    for old, new in RENAMED:
+        renamed = renamed.replace(old, new)
+    (data / "renamed.py").write_text("# all of it mine\n" + renamed)
     settings = (
         f"decontaminate={{benchmarks: [{{name: bench, uri: {benchmark}, "
-        "text: [prompt, solution], item: task_id}], similarity: 0.97}"
+        "text: [prompt, solution], item: task_id, language: Python}]}"
     )
     common.run("code", data, tmp_path / "out", settings, "filters=[]", *PLAIN)
     hits = rows(
         tmp_path / "out",
         "SELECT path, benchmark, item, method FROM contamination JOIN records USING (record_id)",
     )
-    assert hits == [("held.py", "bench", "T/1", "ngram")]
+    assert set(hits) == {
+        ("held.py", "bench", "T/1", "ngram"),
+        ("held.py", "bench", "T/1", "abstracted"),
+        ("renamed.py", "bench", "T/1", "abstracted"),
+        ("renamed.py", "bench", "T/1", "embedding"),
+    }
+    print(f"{len(hits) - 4} false hits among {len(list(data.iterdir())) - 2} clean records")
     decided = reasons(tmp_path / "out")
     assert decided["held.py"] == "ngram_contamination"
+    assert decided.pop("renamed.py") in ("abstracted_contamination", "embedding_contamination")
     assert {reason for path, reason in decided.items() if path != "held.py"} == {"kept"}
     life = explain(Layout(tmp_path / "out"), "held.py")
     assert life["stage"] == "decontaminate"
@@ -202,6 +217,7 @@ def test_decontamination(code: Path, tmp_path: Path) -> None:
     assert verify(Layout(tmp_path / "out")) == []
     # what was dropped after embedding is in no cluster and no index
     assert rows(tmp_path / "out", "SELECT count(*) FROM clusters") == [(len(decided) - 1,)]
+    assert rows(tmp_path / "out", "SELECT count(*) FROM embeddings") == [(len(decided) + 1,)]
 
 
 def test_a_planted_copy_is_found_by_its_vector(code: Path, tmp_path: Path) -> None:

@@ -81,10 +81,12 @@ def test_a_dropped_table_takes_the_croissant_along_and_no_change_does_not(
 ) -> None:
     stages(code, output, "ingest", "embed", "cluster", "index")
     assert (output / "croissant.json").exists()
-    stages(code, output, "duplicates", set_=("duplicates.exact=false",))
+    stages(code, output, "duplicates", set_=("duplicates.exact=false", "duplicates.near=null"))
     assert not (output / "croissant.json").exists()
     assert not (output / "tables" / "duplicates").exists()
-    common.run("code", code, output, "clusters.k=8", "duplicates.exact=false")
+    common.run(
+        "code", code, output, "clusters.k=8", "duplicates.exact=false", "duplicates.near=null"
+    )
     assert verify(Layout(output)) == []
 
 
@@ -198,8 +200,8 @@ def test_mistakes_are_found_before_anything_runs(code: Path, tmp_path: Path) -> 
     assert "runner.index" in tried("runner={index: ['--x=1']}")
     assert "group_by" in tried("shards.group_by=label")
     assert "no such kind" in tried("source.kind=floppy")
-    assert "not in this version" in tried("duplicates.near={threshold: 0.8}")
-    assert "not in this version" in tried("filters=[short]")
+    assert "not in this version" in tried("duplicates.semantic={}")
+    assert "no filter of code" in tried("filters=[short]")
     assert "no size" in tried("limits.max_bytes=true")
     assert "YAML" in tried("name=2024-13-45")
     for uri in (f"{tmp_path}/o*/*.py", f"file://{tmp_path}"):

@@ -129,6 +129,7 @@ def encoded(data):
         (b"theQuickBrownFoxJumpsOverTheLazyDogAndThenSomeMoreWordsFollowUntilTheEnd", 0, 0),
         (b"\n".join([b"apple", b"Banana", b"cherry1"] * 20), 0, 0),
         (b"1" * 100, 0, 0),
+        (b"abcdefab" * 10, 0, 0),
     ],
 )
 def test_encoded_runs(data, total, longest):

@@ -1,8 +1,14 @@
 """Reading benchmarks, and finding their items in records."""
 
+import ast
 import gzip
+import io
+import itertools
 import json
 import re
+import sysconfig
+import tokenize
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +18,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shardwright.embeddings import load_encoder
 from shardwright.errors import UserError
 from shardwright.quality.contamination import (
     LEAST_WORDS,
     Item,
     NgramIndex,
+    abstracted,
     hits,
     nearest_items,
     ngram_index,
@@ -31,6 +39,7 @@ ROWS = [
     {"task_id": "B/0", "prompt": "p", "canonical_solution": None, "tests": []},
 ]
 TEXT = ["prompt", "canonical_solution"]
+GZIP = gzip.compress(b"{}", mtime=0)
 
 WORDS = st.lists(st.sampled_from("abcd"), max_size=40)
 
@@ -102,13 +111,16 @@ def test_rows_that_do_not_fit(
         ("b.jsonl", b"{", " does not read: "),
         ("b.jsonl", b"\xff", " does not read: "),
         ("b.jsonl.gz", b"{}", " does not read: "),
-        ("b.jsonl.gz", gzip.compress(b"{}")[:-9], " does not read: "),
+        ("b.jsonl.gz", GZIP[:-9], " does not read: "),
+        ("b.jsonl.gz", GZIP[:10] + b"\xff" * 20, " does not read: "),
+        ("b.jsonl", b"[" * 99_999, " does not read: "),
         ("b.parquet", b"{}", " does not read: "),
         ("b.csv", b"", " is neither a folder nor a file .jsonl or .jsonl.gz or .parquet"),
         ("folder/b.py", b"\xff", ": b.py is no UTF-8 text: take it out"),
         ("folder/.b", b"", " holds no items"),
         ("folder", None, " does not exist"),
     ],
+    ids=itertools.count(),
 )
 def test_files_that_do_not_read(
     tmp_path: Path, name: str, data: bytes | None, message: str
@@ -213,3 +225,105 @@ def test_nearest_items() -> None:
     assert [part.dtype for part in (rows, nearest, similarity)] == [np.int64, np.int64, np.float64]
     for part in nearest_items(vectors[:0], items, 0.8):
         assert len(part) == 0
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "expected"),
+    [
+        (
+            "Python",
+            'def f(a, b):\n    """Doc."""\n    return a  # one\n',
+            "def x0(x0,x0):return x2",
+        ),
+        ("Python", "for a in b: a.append(len(b[a]))", "for x0 in x0:x2.append(len(x2[x2]))"),
+        ("Python", "é = 1e5 + self.é\r# one\ré\r", "x0=1e5+self.é x1"),
+        ("C", "int f(int a) { /* one */ return g(a); }", "int f(int x0){return g(x1);}"),
+        ("Go", "func f(a int) int { return a }", "func x0(x0 int)int{return x1}"),
+        (
+            "Python",
+            "def f(g, a): return f(g, g(a)) or h(g)",
+            "def x0(x0,x0):return x3(x3,x1(x4))or h(x2)",
+        ),
+        (None, "a b c d e f g h i j a", "x0 x0 x0 x0 x0 x0 x0 x0 x0 x0 x9"),
+        (None, "", ""),
+    ],
+)
+def test_abstracted(language: str | None, text: str, expected: str) -> None:
+    assert abstracted(text.encode(), language) == expected
+
+
+def functions(module: str, least: int) -> Iterator[str]:
+    """Functions of a module of Python's library, of at least so many lines."""
+    source = (Path(sysconfig.get_paths()["stdlib"]) / module).read_text(encoding="utf-8")
+    lines = source.splitlines(keepends=True)
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= least:
+            yield "".join(lines[node.lineno - 1 : node.end_lineno])
+
+
+def renamed(source: str) -> str:
+    """The function with new names for itself and all its variables, and with other comments."""
+    function = ast.parse(source).body[0]
+    names = {function.name}
+    for node in ast.walk(function):
+        if isinstance(node, ast.arg):
+            names.add(node.arg)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    new = {name: f"renamed_{i}" for i, name in enumerate(sorted(names))}
+    tokens = []
+    before = ""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        text = token.string
+        if token.type == tokenize.COMMENT:
+            text = "# nothing of what was said here before"
+        elif token.type == tokenize.STRING and text.startswith(('"""', 'r"""')):
+            text = '"""What it does is told elsewhere."""'
+        elif before != ".":
+            text = new.get(text, text)
+        before = text
+        tokens.append((token.type, text))
+    return tokenize.untokenize(tokens)
+
+
+def test_a_renamed_copy_is_found_by_embedding() -> None:
+    modules = [
+        "bisect",
+        "calendar",
+        "difflib",
+        "heapq",
+        "posixpath",
+        "random",
+        "shutil",
+        "statistics",
+    ]
+    items = [f for m in modules for f in functions(f"{m}.py", 12)]
+    plants = [renamed(item) for item in items]
+    folders = ["asyncio", "email", "encodings", "http", "json", "logging", "unittest", "urllib"]
+    library = Path(sysconfig.get_paths()["stdlib"])
+    paths = [p.relative_to(library) for f in folders for p in sorted((library / f).glob("*.py"))]
+    clean = [text for path in paths for text in functions(str(path), 3)]
+    clean += [(library / path).read_text(encoding="utf-8") for path in paths]
+    assert len(items) >= 30
+    assert len(clean) >= 300
+
+    index = ngram_index([Item("B", str(i), item) for i, item in enumerate(items)], 10)
+    assert not any(found(index, plant, 0.5) for plant in plants)
+
+    encoder = load_encoder(
+        "builtin:hashing", modality="code", device="cpu", dtype="float32", batch_size=64
+    )
+    for form, recall_range in ((str, (0, 0.5)), (_abstract, (0.95, 1))):
+        vectors = [encoder.encode([form(t) for t in texts]) for texts in (items, plants, clean)]
+        rows, nearest, _ = nearest_items(vectors[1], vectors[0], 0.7)
+        recall = len(rows) / len(items)
+        false = len(nearest_items(vectors[2], vectors[0], 0.7)[0]) / len(clean)
+        print(f"{form.__name__}: {recall:.1%} of {len(items)} planted items are found")
+        print(f"{form.__name__}: {false:.2%} of {len(clean)} clean texts are taken for one")
+        assert recall_range[0] <= recall <= recall_range[1]
+        assert false <= 0.002
+    assert (rows == nearest).mean() >= 0.95  # some have twins, but for names
+
+
+def _abstract(text: str) -> str:
+    return abstracted(text.encode(), "Python")

@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardwright.quality import groups
-from shardwright.quality.groups import SEMANTICS, by_components, components, greedy
+from shardwright.quality.groups import by_components, components, greedy
 
 Edge = tuple[int, int, float]
 Dropped = list[tuple[int, int, float | None]]
 
+SEMANTICS = {"components": by_components, "greedy": greedy}
 SCHEMA = pa.schema([("a", pa.int64()), ("b", pa.int64()), ("similarity", pa.float64())])
 CHAIN: list[Edge] = [(0, 1, 0.9), (1, 2, 0.8)]
 

@@ -75,6 +75,12 @@ def test_scores_of_four_squares() -> None:
     }
 
 
+@pytest.mark.parametrize(("level", "score"), [(108, 1.0), (109, 0.0)])
+def test_what_is_nearly_plain_is_not_blurry(level: int, score: float) -> None:
+    row = np.clip(np.arange(80, 140, dtype=np.uint8), 100, level)  # a soft edge
+    assert measure_image(["blurry"], encoded(np.tile(row, (40, 1)))) == {"blurry": score}
+
+
 @pytest.mark.parametrize(("light", "score"), [(1, 0.0), (2, 200 / 255)])
 def test_percentiles_are_levels_that_occur(light: int, score: float) -> None:
     pixels = np.zeros(100, np.uint8)

@@ -102,6 +102,7 @@ def test_tags(tag, licence):
         ("# Licensed to PSF under a Contributor Agreement.", "PSF-2.0"),
         (ZLIB, "Zlib"),
         (APACHE + MIT, "Apache-2.0 AND MIT"),
+        (GPL.format("", "2") + MIT, "GPL-2.0-or-later AND MIT"),
     ],
 )
 def test_headers(text, licence):
@@ -137,6 +138,7 @@ def test_headers(text, licence):
         ("# License: see LICENSE\n", None),
         ("license = load_license(path)\n", None),
         ("# the submit license form comes under the mitten\n", None),
+        ("# license text elsewhere" + "\n# filler" * 10 + "\n# grouped under MIT\n", None),
         ("x = 1\n", None),
         ("", None),
         ("\ufeff# License: MIT\n# \u00e9\n", "MIT"),

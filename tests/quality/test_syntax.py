@@ -110,6 +110,12 @@ def test_bytes_that_fit_no_rule(text, language, count):
     assert measure_syntax(text, language)["syntax_error_share"] == count / len(text)
 
 
+@pytest.mark.parametrize("comment", [b"", b"/* a */", b"/* a longer one */"])
+def test_comments_within_errors_are_no_errors(comment):
+    text = b"int f( { %s\n = ;;; (\n" % comment
+    assert round(measure_syntax(text, "C")["syntax_error_share"] * len(text)) == 8
+
+
 def test_one_brace_too_many_condemns_no_file():
     good = b"".join(
         b"int f%d(int a) { if (a) { return %d; } return a; }\n" % (i, i) for i in range(50)

@@ -1,20 +1,25 @@
-"""``decontaminate``: records that hold an item of a benchmark, or closely resemble one."""
+"""``decontaminate``: records that hold an item of a benchmark, or closely resemble one.
+
+Three methods: n-grams of the text as it stands, n-grams of the text abstracted from names and
+comments, and the vector of the abstracted text.
+"""
 
 import json
 import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from shardwright.embeddings.encoder import Encoder, load_encoder
 from shardwright.metadata.files import fingerprint, write_whole
 from shardwright.metadata.manifest import Manifest
 from shardwright.metadata.schemas import CONTAMINATION
-from shardwright.metadata.tables import read_batches
 from shardwright.pipelines.alive import (
     alive_parts,
     drop_parameters,
@@ -25,19 +30,21 @@ from shardwright.pipelines.jobs import Output, Task
 from shardwright.pipelines.progress import StageProgress
 from shardwright.pipelines.recipe import Decontaminate, Recipe
 from shardwright.pipelines.run import Run
-from shardwright.pipelines.vectors import matrix
 from shardwright.quality.contamination import (
     Item,
     NgramIndex,
+    abstracted,
     hits,
     nearest_items,
     ngram_index,
     read_items,
 )
+from shardwright.quality.language import detect_language
 from shardwright.quality.shingles import shingle_hashes
 
 VERSION = "1"
 _ROWS = 256
+_METHODS = {"ngram": "plain.npz", "abstracted": "abstracted.npz"}
 
 
 @dataclass(frozen=True)
@@ -46,54 +53,83 @@ class ComparePart:
 
     Attributes:
         settings: The recipe's ``decontaminate``.
-        names: JSON file of [benchmark, item] in order.
-        index: File of the items' n-grams; None compares none.
-        vectors: File of the items' vectors [m, d] float32; None compares none.
+        folder: What the items were made into: names, n-grams, vectors.
     """
 
     settings: Decontaminate
-    names: Path
-    index: Path | None
-    vectors: Path | None
+    folder: Path
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"settings": self.settings, "folder": self.folder}
+
+    @cached_property
+    def names(self) -> list[tuple[str, str]]:
+        """Benchmark and name of each item."""
+        return [tuple(one) for one in json.loads((self.folder / "names.json").read_text())]
+
+    @cached_property
+    def indexes(self) -> dict[str, NgramIndex]:
+        """The items' n-grams by method."""
+        return {name: NgramIndex.load(self.folder / file) for name, file in _METHODS.items()}
+
+    @cached_property
+    def vectors(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Vectors of the items that are long enough, float32 [m, d], and which those are [m]."""
+        stored = np.load(self.folder / "vectors.npz")
+        return stored["vectors"], stored["items"]
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The encoder, loaded once in a worker."""
+        return _encoder(self.settings)
 
     def __call__(self, payload: dict[str, Any], output: Output) -> None:
-        """Streams ``payload["records"]`` and ``payload["embeddings"]`` into ``contamination``."""
-        names = json.loads(self.names.read_text())
-        found: list[tuple[str, str, str, str, float]] = []
-        if self.index is not None and payload["records"] is not None:
-            for record_id, item, similarity in self._by_ngrams(payload):
-                found.append((record_id, *names[item], "ngram", similarity))
-        if self.vectors is not None and payload["embeddings"] is not None:
-            for record_id, item, similarity in self._by_vectors(payload):
-                found.append((record_id, *names[item], "embedding", similarity))
-        if found:
-            columns = [
-                pa.array(values, field.type)
-                for values, field in zip(zip(*found, strict=True), CONTAMINATION, strict=True)
-            ]
-            output.write("contamination", pa.RecordBatch.from_arrays(columns, schema=CONTAMINATION))
-
-    def _by_ngrams(self, payload: dict[str, Any]) -> Iterator[tuple[str, int, float]]:
-        assert self.index is not None
-        assert self.settings.overlap is not None
-        index = NgramIndex.load(self.index)
-        path, columns = Path(payload["records"]), ["record_id", "content"]
+        """Streams ``payload["records"]`` into ``contamination``."""
+        if payload["records"] is None:
+            return
+        path, columns = Path(payload["records"]), ["record_id", "content", "language"]
         for batch in live_batches(path, columns, payload["dropped"], rows=_ROWS):
-            for row in range(batch.num_rows):
-                data = batch.column("content")[row].as_buffer().to_pybytes()
-                shingles = shingle_hashes(data, self.settings.ngram)
-                for item, share in hits(index, shingles, self.settings.overlap):
-                    yield batch.column("record_id")[row].as_py(), item, share
+            ids = batch.column("record_id").to_pylist()
+            contents = [value.as_buffer().to_pybytes() for value in batch.column("content")]
+            bare = [
+                abstracted(data, language)
+                for data, language in zip(
+                    contents, batch.column("language").to_pylist(), strict=True
+                )
+            ]
+            found = [
+                (ids[row], *self.names[item], method, similarity)
+                for row, item, method, similarity in sorted(self._hits(contents, bare))
+            ]
+            if found:
+                values = zip(zip(*found, strict=True), CONTAMINATION, strict=True)
+                rows = [pa.array(column, field.type) for column, field in values]
+                table = pa.RecordBatch.from_arrays(rows, schema=CONTAMINATION)
+                output.write("contamination", table)
 
-    def _by_vectors(self, payload: dict[str, Any]) -> Iterator[tuple[str, int, float]]:
-        assert self.vectors is not None
-        assert self.settings.similarity is not None
-        items = np.load(self.vectors)
-        for batch in read_batches(Path(payload["embeddings"]), ["record_id", "vector"], rows=4096):
-            vectors = matrix(batch.column("vector"))
-            rows, places, values = nearest_items(vectors, items, self.settings.similarity)
-            for row, item, value in zip(rows, places, values, strict=True):
-                yield batch.column("record_id")[int(row)].as_py(), int(item), float(value)
+    def _hits(
+        self, contents: list[bytes], bare: list[str]
+    ) -> Iterator[tuple[int, int, str, float]]:
+        """Yields (row, item, method, similarity)."""
+        if self.settings.overlap is not None:
+            texts = {"ngram": contents, "abstracted": [text.encode() for text in bare]}
+            for method, index in self.indexes.items():
+                for row, data in enumerate(texts[method]):
+                    shingles = shingle_hashes(data, index.ngram)
+                    for item, share in hits(index, shingles, self.settings.overlap):
+                        yield row, item, method, share
+        if self.settings.similarity is not None:
+            vectors, items = self.vectors
+            encoded = self.encoder.encode(bare)
+            rows, places, values = nearest_items(encoded, vectors, self.settings.similarity)
+            for row, place, value in zip(rows, places, values, strict=True):
+                yield int(row), int(items[place]), "embedding", float(value)
+
+
+def _encoder(settings: Decontaminate) -> Encoder:
+    return load_encoder(
+        settings.model, modality="code", device="auto", dtype="float32", batch_size=256
+    )
 
 
 def load_items(recipe: Recipe) -> list[Item]:
@@ -110,14 +146,9 @@ def load_items(recipe: Recipe) -> list[Item]:
     ]
 
 
-def plan(
-    run: Run, records: Manifest, embeddings: Manifest | None, settings: dict[str, Any]
-) -> Iterator[Task]:
+def plan(run: Run, records: Manifest, settings: dict[str, Any]) -> Iterator[Task]:
     """A part of hits for each part of records."""
-    vectors = {} if embeddings is None else {part.key: part for part in embeddings.parts()}
     for part, dropped in alive_parts(run, records, "decontaminate"):
-        mine = vectors.get(part.key)
-        file = None if mine is None or mine.file is None else mine.file
         yield Task(
             part.key,
             fingerprint(
@@ -125,14 +156,10 @@ def plan(
                 version=VERSION,
                 settings=settings,
                 records=part.sha256,
-                embeddings=None if mine is None else mine.sha256,
                 dropped=dropped,
             ),
             {
                 "records": None if part.file is None else str(records.folder / part.file),
-                "embeddings": None
-                if file is None or embeddings is None
-                else str(embeddings.folder / file),
                 "dropped": dropped,
             },
             part.bytes,
@@ -147,55 +174,54 @@ def run_decontaminate(run: Run, progress: StageProgress) -> None:
         run.drop("contamination")
         return
     records = run.layout.need("records", "ingest")
-    embeddings = None
-    if settings.similarity is not None and run.recipe.embedding is not None:
-        embeddings = run.layout.need("embeddings", "embed")
     items = load_items(run.recipe)
     parameters = {
         # where the benchmarks lie decides nothing, what stands in them does
         "items": fingerprint(items=[asdict(item) for item in items]),
         "benchmarks": [one.name for one in settings.benchmarks],
-        "ngram": settings.ngram,
-        "overlap": settings.overlap,
-        "similarity": None if embeddings is None else settings.similarity,
-        "encoder": None if embeddings is None else run.encoder.fingerprint,
+        **settings.model_dump(mode="json", exclude={"benchmarks", "model"}),
     }
-    tasks = plan(run, records, embeddings, parameters)
-    job = run.plan("decontaminate", {"contamination": CONTAMINATION}, tasks)
-    prepared = run.layout.staging("benchmarks")
+    if settings.similarity is not None:
+        parameters["encoder"] = _encoder(settings).fingerprint
+    job = run.plan(
+        "decontaminate", {"contamination": CONTAMINATION}, plan(run, records, parameters)
+    )
+    folder = run.layout.staging("benchmarks")
     if job.todo:
-        run.execute("decontaminate", job, _prepare(run, items, embeddings, prepared), progress)
-    _, drops = drops_query(run, "decontaminate")
-    inputs = [records, *drops, *([] if embeddings is None else [embeddings])]
+        _prepare(run, settings, items, folder)
+        run.execute("decontaminate", job, ComparePart(settings, folder), progress)
     parameters |= drop_parameters(run, "decontaminate")
+    inputs = [records, *drops_query(run, "decontaminate")[1]]
     origin = run.origin("decontaminate", VERSION, parameters, inputs, started)
     table = run.commit(job, origin)["contamination"]
-    shutil.rmtree(prepared, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
     progress.records, progress.bytes = records.rows, job.todo_bytes
     progress.details["hits"] = table.rows
 
 
-def _prepare(run: Run, items: list[Item], embeddings: Manifest | None, folder: Path) -> ComparePart:
-    """Writes what the workers compare with, and says which items are too short to be found."""
-    settings = run.recipe.decontaminate
-    assert settings is not None
+def _prepare(run: Run, settings: Decontaminate, items: list[Item], folder: Path) -> None:
+    """Writes what the workers compare with, and says which items are too short to be told."""
     folder.mkdir(parents=True, exist_ok=True)
-    names, index, vectors = folder / "names.json", folder / "ngrams.npz", folder / "vectors.npy"
-    write_whole(names, json.dumps([[item.benchmark, item.name] for item in items]))
-    if settings.overlap is not None:
-        built = ngram_index(items, settings.ngram)
-        built.save(index)
-        if built.skipped:
-            some = ", ".join(" ".join(item) for item in built.skipped[:3])
-            run.reporter.note(
-                f"decontaminate: {len(built.skipped)} items are too short to be told by n-grams: "
-                f"{some}"
-            )
-    if embeddings is not None:
-        np.save(vectors, run.encoder.encode([item.text for item in items]))
-    return ComparePart(
-        settings,
-        names,
-        index if settings.overlap is not None else None,
-        vectors if embeddings is not None else None,
-    )
+    write_whole(folder / "names.json", json.dumps([[item.benchmark, item.name] for item in items]))
+    languages = {one.name: one.language for one in settings.benchmarks}
+    bare = [
+        abstracted(
+            item.text.encode(),
+            languages[item.benchmark] or detect_language(item.name, item.text),
+        )
+        for item in items
+    ]
+    shadows = [Item(i.benchmark, i.name, text) for i, text in zip(items, bare, strict=True)]
+    index = ngram_index(items, settings.ngram)
+    index.save(folder / _METHODS["ngram"])
+    ngram_index(shadows, settings.ngram).save(folder / _METHODS["abstracted"])
+    if index.skipped:
+        some = ", ".join(" ".join(item) for item in index.skipped[:3])
+        run.reporter.note(
+            f"decontaminate: {len(index.skipped)} items have too few words to be told: {some}"
+        )
+    if settings.similarity is not None:
+        # the vectors of tiny texts lie close to each other
+        long = np.flatnonzero(index.sizes)
+        vectors = _encoder(settings).encode([bare[place] for place in long])
+        np.savez(folder / "vectors.npz", vectors=vectors, items=long)
