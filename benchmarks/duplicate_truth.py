@@ -35,7 +35,7 @@ def code_corpus(folder: Path, count: int) -> str:
     many packages are met, and of a folder the first 50, so that no generated one fills it all.
     """
     files = []
-    for root in {sysconfig.get_path("stdlib"), sysconfig.get_path("purelib")}:
+    for root in (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib")):
         for where, folders, names in os.walk(root):
             folders[:] = [name for name in folders if name != "site-packages"]
             relative = os.path.relpath(where, root)
@@ -48,9 +48,7 @@ def code_corpus(folder: Path, count: int) -> str:
         if len(chosen) == count:
             break
         data = Path(path).read_bytes()
-        if isinstance(check_text(data, 1_000_000), str) and any(
-            c.isalnum() for c in data.decode()
-        ):  # TEMP
+        if isinstance(check_text(data, 1_000_000), str):
             read += 1
             chosen.setdefault(data, path)
     kinds: Counter[str] = Counter()
