@@ -25,7 +25,7 @@ NGRAM = 5
 RADIUS = 4
 WORKERS = 2
 SIZE = 256
-HOT = 64
+HOT = 256
 """As the stage ``duplicates`` has them: places of a sketch, records of a key compared in full."""
 
 Result = dict[str, Any]

@@ -31,7 +31,7 @@ from shardwright.quality.shingles import jaccards, shingle_hashes
 VERSION = "1"
 BUCKET_ROWS = 2_000_000
 """Rows of a bucket of bands, on average and at most."""
-_HOT = 64
+_HOT = 256
 """Records that share a key and are compared each with each."""
 _ROWS = 256
 _BANDS = pa.schema([("key", pa.uint64()), ("vertex", pa.int64()), ("check", pa.uint64())])

@@ -307,7 +307,7 @@ def documented(table: str) -> dict[str, str]:
 
 def described(field: pa.Field) -> str:
     if pa.types.is_fixed_size_list(field.type):
-        return field.name if not field.nullable else f"{field.name}, or null"
+        return "vector"
     return f"{field.type}, or null" if field.nullable else str(field.type)
 
 

@@ -219,6 +219,19 @@ def test_which_one_stays(keep: str, kept: str, tmp_path: Path) -> None:
     assert set(decided.values()) == {("near_duplicate", kept)}
 
 
+def test_texts_without_a_token_are_near_to_nothing(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for name, text in (("a.py", "()"), ("b.py", "[]"), ("c.py", words(0, 50))):
+        (data / name).write_text(text)
+    (data / "d.py").write_text(words(0, 50) + "\n")
+    common.run("code", data, tmp_path / "out", NEAR, *ONLY, "clusters.k=1")
+    reasons = {path: reason for path, (reason, _) in decisions(tmp_path / "out").items()}
+    kept = {"a.py": "kept", "b.py": "kept", "c.py": "kept"}
+    assert reasons == kept | {"d.py": "near_duplicate"}
+    assert rows(tmp_path / "out", "SELECT count(sketch) FROM signatures") == [(2,)]
+
+
 def test_normalised_copies(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
