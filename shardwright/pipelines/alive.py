@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from shardwright.metadata.catalog import connect, name_parts, quoted, scan
+from shardwright.metadata.layout import STAGES
 from shardwright.metadata.manifest import Manifest, Part
 from shardwright.metadata.tables import read_batches
 from shardwright.pipelines.recipe import Filter, Recipe
@@ -119,7 +120,7 @@ def drops_query(run: Run, before: str | None = None) -> tuple[str, list[Manifest
     """
     queries, used = [], []
     for stage, (table, query) in DROPS.items():
-        if stage == before:
+        if before is not None and STAGES.index(stage) >= STAGES.index(before):
             break
         manifest = run.layout.manifest(table)
         if manifest is not None:

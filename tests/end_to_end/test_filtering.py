@@ -215,6 +215,9 @@ def test_decontamination(code: Path, tmp_path: Path) -> None:
     assert life["stage"] == "decontaminate"
     assert life["contamination"][0]["item"] == "T/1"
     assert verify(Layout(tmp_path / "out")) == []
+    before = common.contents(tmp_path / "out")
+    common.run("code", data, tmp_path / "out", settings, "filters=[]", *PLAIN)
+    assert common.contents(tmp_path / "out") == before, "what was found later drops nothing earlier"
     # what was dropped after embedding is in no cluster and no index
     assert rows(tmp_path / "out", "SELECT count(*) FROM clusters") == [(len(decided) - 1,)]
     assert rows(tmp_path / "out", "SELECT count(*) FROM embeddings") == [(len(decided) + 1,)]

@@ -82,7 +82,7 @@ Change = Callable[[list[dict[str, Any]]], object]
         ("curated", lambda r: r.pop(0), "curated: 1 kept records that it does not hold"),
         ("curated", lambda r: first(r, split="test"), "curated: 1 another split than in shards"),
         ("curated", lambda r: first(r, content="y"), "content_sha256 is not the hash of content"),
-        ("curated", lambda r: first(r, bytes=77777), "curated: 1 other source, path, size"),
+        ("curated", lambda r: first(r, bytes=77777), "curated: 1 other source, path or size"),
         ("shards", lambda r: r.pop(0), "shards: 1 kept records that it does not hold"),
         ("shards", lambda r: first(r, position=99), "positions are not 0, 1, 2"),
         ("shards", lambda r: first(r, shard=7), "shards/train/shard.00007.mds: 1 samples in table"),
