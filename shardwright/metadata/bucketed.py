@@ -2,13 +2,15 @@
 
 Each worker writes its part's rows sorted by bucket; whoever needs a bucket reads that row group of
 every part. With very many parts and buckets the row groups grow small and many, and parts are first
-merged in rounds (``plan_merges``, ``merge_bucketed``).
+merged in rounds (``list_bucketed``). Workers are handed the path of a list of the files, and open
+it once (``open_listed``).
 """
 
 import base64
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from shardwright.errors import DataError
-from shardwright.metadata.files import HashedFile
+from shardwright.metadata.files import HashedFile, fingerprint, write_whole
 
 FAN_IN: Final = 64
 """Most files that one merge reads."""
@@ -168,6 +170,40 @@ def plan_merges(parts: int, buckets: int, limit: int = 1_000_000) -> tuple[int, 
         rounds.append(group)
         parts = -(-parts // group)
     return tuple(rounds)
+
+
+def list_bucketed(files: Sequence[Path], buckets: int, folder: Path) -> Path:
+    """Writes the list of a table's files, merged first where they are too many.
+
+    Args:
+        files: The files that the workers left.
+        buckets: Number of buckets.
+        folder: Where the list goes, and files that are merged.
+
+    Returns:
+        The list, for ``open_listed``; its name is a function of the names of the files.
+    """
+    for together in plan_merges(len(files), buckets):
+        merged = []
+        for first in range(0, len(files), together):
+            some = files[first : first + together]
+            path = folder / f"merged-{_names(some)}.parquet"
+            merge_bucketed(some, path)
+            merged.append(path)
+        files = merged
+    listing = folder / f"bucketed-{_names(files)}.json"
+    write_whole(listing, json.dumps([str(path) for path in files]))
+    return listing
+
+
+@lru_cache(maxsize=1)
+def open_listed(listing: Path) -> BucketedFiles:
+    """Opens the files of a list, at least one; a process keeps the footers of the last list."""
+    return open_bucketed([Path(name) for name in json.loads(listing.read_text())])
+
+
+def _names(files: Sequence[Path]) -> str:
+    return fingerprint(files=[path.name for path in files])[:16]
 
 
 def _write(

@@ -8,7 +8,6 @@ part with the signatures of the parts that they lead to.
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from shardwright.metadata.bucketed import BucketedFiles, open_bucketed, write_bucketed
+from shardwright.metadata.bucketed import open_listed, write_bucketed
 from shardwright.metadata.files import fingerprint
 from shardwright.metadata.manifest import Manifest
 from shardwright.metadata.schemas import SKETCH, blob, signatures
@@ -193,7 +192,7 @@ class PairBucket:
 
     def __call__(self, payload: dict[str, Any], output: Output) -> None:
         """Reads bucket ``payload["bucket"]``."""
-        rows = _bucketed(self.listing).read(payload["bucket"])
+        rows = open_listed(self.listing).read(payload["bucket"])
         keys, vertices, check = (rows.column(name).to_numpy() for name in _BANDS.names)
         a, b, hot = pairs_of(keys, vertices, _HOT)
         known, first = np.unique(vertices, return_index=True)
@@ -207,11 +206,6 @@ class PairBucket:
         path = output.file(".pairs.parquet")
         pq.write_table(pa.table([a[near], b[near]], schema=_PAIRS), path)
         output.result = {"file": path.name, "hot": hot, "candidates": int(near.sum())}
-
-
-@lru_cache(maxsize=1)
-def _bucketed(listing: Path) -> BucketedFiles:
-    return open_bucketed([Path(name) for name in json.loads(listing.read_text())])
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import duckdb
 
-from shardwright.metadata.bucketed import merge_bucketed, open_bucketed, plan_merges
+from shardwright.metadata.bucketed import list_bucketed, open_listed
 from shardwright.metadata.catalog import file_literal, quoted
-from shardwright.metadata.files import fingerprint, write_whole
+from shardwright.metadata.files import write_whole
 from shardwright.metadata.schemas import SKETCH
 from shardwright.pipelines.jobs import Job
 from shardwright.pipelines.near import (
@@ -144,23 +144,13 @@ class NearSearch:
         job = self.run.plan("bands", {}, tasks, staged_only=True)
         work = BandPart(self.run.recipe.modality, self.near, vertices, buckets)
         self.run.execute("duplicates", job, work, progress)
-        files = _files(job)
-        for together in plan_merges(len(files), buckets):
-            merged = []
-            for first in range(0, len(files), together):
-                some = files[first : first + together]
-                path = folder / f"merged-{fingerprint(files=[p.name for p in some])[:16]}.parquet"
-                merge_bucketed(some, path)
-                merged.append(path)
-            files = merged
-        return _listed(folder / f"files-{self.work[:16]}.json", files)
+        return list_bucketed(_files(job), buckets, folder)
 
     def _pairs(self, listing: Path, progress: StageProgress) -> list[Path]:
         """Files of the pairs that share a key."""
-        files = [Path(name) for name in json.loads(listing.read_text())]
-        if not files:
+        if not json.loads(listing.read_text()):
             return []
-        buckets = open_bucketed(files).buckets.tolist()
+        buckets = open_listed(listing).buckets.tolist()
         job = self.run.plan("pairs", {}, bucket_tasks(self.work, buckets), staged_only=True)
         work = PairBucket(self.run.recipe.modality, self.near, self.settled, listing)
         self.run.execute("duplicates", job, work, progress)

@@ -136,20 +136,14 @@ def ngram_index(items: Sequence[Item], ngram: int) -> NgramIndex:
         ngram: Words in an n-gram, 1 or more.
 
     Raises:
-        UserError: no item has enough words.
         ValueError: ``ngram`` is less than 1.
     """
-    shingles = []
+    shingles = [np.empty(0, np.uint64)]
     for item in items:
         data = item.text.encode()
         enough = len(token_hashes(data)) >= LEAST_WORDS
         shingles.append(shingle_hashes(data if enough else b"", ngram))
-    sizes = np.array([len(found) for found in shingles], np.int64)
-    if not sizes.any():
-        raise UserError(
-            f"none of the {len(items)} benchmark items has {LEAST_WORDS} words or more, so there "
-            "is nothing to look for: check the columns of their text"
-        )
+    sizes = np.array([len(found) for found in shingles[1:]], np.int64)
     every = np.concatenate(shingles)
     owners = np.repeat(np.arange(len(items)), sizes)
     order = np.argsort(every, kind="stable")
@@ -180,6 +174,8 @@ def hits(index: NgramIndex, shingles: UInt64, threshold: float) -> list[tuple[in
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must lie above 0 and at most at 1, not at {threshold}")
+    if not len(index.hashes):
+        return []
     places = np.searchsorted(index.hashes, shingles)
     places = places[index.hashes[np.minimum(places, len(index.hashes) - 1)] == shingles]
     if not len(places):

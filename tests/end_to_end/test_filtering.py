@@ -15,6 +15,7 @@ from shardwright.metadata.catalog import connect
 from shardwright.metadata.explain import explain
 from shardwright.metadata.layout import Layout
 from shardwright.metadata.verify import verify
+from shardwright.pipelines.curate import curate
 
 RENAMED = (
     *(("running_mean", "smooth"), ("values", "series"), ("window", "width"), ("total", "acc")),
@@ -79,6 +80,19 @@ def test_another_bound_measures_nothing_again(code: Path, tmp_path: Path) -> Non
     assert reasons(tmp_path)["long.py"] == "kept"
     metrics = common.stage_metrics(tmp_path)["filter"]
     assert metrics["parts"] == metrics["reused"] > 0
+    assert verify(Layout(tmp_path)) == []
+
+
+@pytest.mark.parametrize(("first", "then"), [("3000", "1000000"), ("1000000", "3000")])
+def test_another_bound_counts_for_scores_too(
+    code: Path, tmp_path: Path, first: str, then: str
+) -> None:
+    settings, pruned = FILTERS % "drop", ("index=null", "clusters.k=4")
+    common.run("code", code, tmp_path, settings.replace("3000", first), *pruned)
+    recipe = common.recipe("code", code, settings.replace("3000", then), *pruned)
+    with pytest.raises(UserError, match="made for other bounds of the filters"):
+        curate(recipe, tmp_path, stages=["prune"])
+    common.run("code", code, tmp_path, settings.replace("3000", then), *pruned)
     assert verify(Layout(tmp_path)) == []
 
 
@@ -239,3 +253,23 @@ def test_benchmarks_that_cannot_be_read(code: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere\.jsonl"):
         common.run("code", code, tmp_path / "a", settings % "nowhere.jsonl", *PLAIN)
     assert not (tmp_path / "a" / "tables").exists(), "known before anything is read"
+
+
+def test_items_of_comments_alone(code: Path, tmp_path: Path) -> None:
+    """What is left without comments is too short to be looked for; the text itself is not."""
+    benchmark = tmp_path / "benchmark"
+    benchmark.mkdir()
+    remark = "# a remark of very many words that stands in no other file but here\n"
+    (benchmark / "remark.py").write_text(remark)
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "copy.py").write_text(remark + "x = 1\n")
+    (data / "other.py").write_text("y = 2\n")
+    settings = f"decontaminate={{benchmarks: [{{name: own, uri: {benchmark}}}]}}"
+    common.run("code", data, tmp_path / "out", settings, *PLAIN)
+    assert rows(tmp_path / "out", "SELECT item, method FROM contamination") == [
+        ("remark.py", "ngram")
+    ]
+    (benchmark / "remark.py").write_text("# short\n")
+    with pytest.raises(UserError, match="none of the 1 items has 8 words or more"):
+        common.run("code", data, tmp_path / "out", settings, *PLAIN)

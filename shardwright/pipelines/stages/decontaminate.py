@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from shardwright.embeddings.encoder import Encoder, load_encoder
+from shardwright.errors import UserError
 from shardwright.metadata.files import fingerprint, write_whole
 from shardwright.metadata.manifest import Manifest
 from shardwright.metadata.schemas import CONTAMINATION
@@ -31,6 +32,7 @@ from shardwright.pipelines.progress import StageProgress
 from shardwright.pipelines.recipe import Decontaminate, Recipe
 from shardwright.pipelines.run import Run
 from shardwright.quality.contamination import (
+    LEAST_WORDS,
     Item,
     NgramIndex,
     abstracted,
@@ -42,7 +44,7 @@ from shardwright.quality.contamination import (
 from shardwright.quality.language import detect_language
 from shardwright.quality.shingles import shingle_hashes
 
-VERSION = "1"
+VERSION = "2"
 _ROWS = 256
 _METHODS = {"ngram": "plain.npz", "abstracted": "abstracted.npz"}
 
@@ -118,7 +120,7 @@ class ComparePart:
                     shingles = shingle_hashes(data, index.ngram)
                     for item, share in hits(index, shingles, self.settings.overlap):
                         yield row, item, method, share
-        if self.settings.similarity is not None:
+        if self.settings.similarity is not None and len(self.vectors[1]):
             vectors, items = self.vectors
             encoded = self.encoder.encode(bare)
             rows, places, values = nearest_items(encoded, vectors, self.settings.similarity)
@@ -212,9 +214,14 @@ def _prepare(run: Run, settings: Decontaminate, items: list[Item], folder: Path)
         for item in items
     ]
     shadows = [Item(i.benchmark, i.name, text) for i, text in zip(items, bare, strict=True)]
-    index = ngram_index(items, settings.ngram)
+    index, shadow = ngram_index(items, settings.ngram), ngram_index(shadows, settings.ngram)
+    if len(index.skipped) == len(items):
+        raise UserError(
+            f"decontaminate.benchmarks: none of the {len(items)} items has {LEAST_WORDS} words or "
+            "more, so there is nothing to look for: check the columns of their text"
+        )
     index.save(folder / _METHODS["ngram"])
-    ngram_index(shadows, settings.ngram).save(folder / _METHODS["abstracted"])
+    shadow.save(folder / _METHODS["abstracted"])
     if index.skipped:
         some = ", ".join(" ".join(item) for item in index.skipped[:3])
         run.reporter.note(
@@ -222,6 +229,8 @@ def _prepare(run: Run, settings: Decontaminate, items: list[Item], folder: Path)
         )
     if settings.similarity is not None:
         # the vectors of tiny texts lie close to each other
-        long = np.flatnonzero(index.sizes)
-        vectors = _encoder(settings).encode([bare[place] for place in long])
+        long = np.flatnonzero(shadow.sizes)
+        texts = [bare[place] for place in long]
+        encoder = _encoder(settings)
+        vectors = encoder.encode(texts) if texts else np.empty((0, encoder.dimension), np.float32)
         np.savez(folder / "vectors.npz", vectors=vectors, items=long)

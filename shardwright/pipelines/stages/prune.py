@@ -27,6 +27,13 @@ def run_prune(run: Run, progress: StageProgress) -> None:
                 f"{scores.folder}: scored for prune {scores.origin.parameters}, and the recipe now "
                 "says otherwise; run stage 'score' first"
             )
+        # a changed bound of a filter takes effect when tables are read
+        alive = alive_rows(run, scores, "prune")
+        if not alive == scores.rows == alive_rows(run, lookup, "prune"):
+            raise UserError(
+                f"{scores.folder}: made for other bounds of the filters than the recipe has now; "
+                "run all stages, without --stage"
+            )
     if prune is not None and scores is not None and explanations is not None:
         inputs = [lookup, *dropping, scores, explanations]
         cut = threshold(scores.rows, prune.fraction, prune.alpha)

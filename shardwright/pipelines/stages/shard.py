@@ -6,27 +6,20 @@ its part of ``records``, writes its part of ``curated`` and the samples grouped 
 table); and for each shard a worker reads its row group of every part and writes the file.
 """
 
-import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from shardwright.metadata.bucketed import (
-    merge_bucketed,
-    open_bucketed,
-    plan_merges,
-    write_bucketed,
-)
+from shardwright.metadata.bucketed import list_bucketed, open_listed, write_bucketed
 from shardwright.metadata.catalog import connect
 from shardwright.metadata.filelist import ListedFile, read_file_list, write_file_list
-from shardwright.metadata.files import fingerprint, sha256_file, write_whole
+from shardwright.metadata.files import fingerprint, sha256_file
 from shardwright.metadata.manifest import Manifest, Origin
 from shardwright.metadata.schemas import SHARDS, curated
 from shardwright.metadata.tables import read_batches
@@ -127,16 +120,11 @@ class WriteShard:
 
     def __call__(self, payload: dict[str, Any], output: Output) -> None:
         """Writes shard number ``payload["shard"]`` of its split."""
-        table = _grouped(self.grouped).read(payload["bucket"])
+        table = open_listed(self.grouped).read(payload["bucket"])
         order = np.argsort(table.column("position").to_numpy(), kind="stable")
         path = output.file(".mds")
         shard = write_shard(path, table, sample_columns(self.modality), self.size, order)
         output.result = asdict(replace(shard, basename=f"shard.{payload['shard']:05d}.mds"))
-
-
-@lru_cache(maxsize=1)
-def _grouped(listing: Path) -> Any:
-    return open_bucketed([Path(name) for name in json.loads(listing.read_text())])
 
 
 def run_shard(run: Run, progress: StageProgress) -> None:
@@ -182,7 +170,9 @@ def run_shard(run: Run, progress: StageProgress) -> None:
     )
     writing = run.plan("write", {}, _write_tasks(buckets, work, settings.size), staged_only=True)
     if writing.todo:
-        listing = _list_grouped(grouping, len(buckets))
+        names = [name for _, left in grouping.results() for name in left.get("files", ())]
+        files = [grouping.folder / name for name in names]
+        listing = list_bucketed(files, len(buckets), grouping.folder)
         run.execute(
             "shard", writing, WriteShard(run.recipe.modality, settings.size, listing), progress
         )
@@ -234,26 +224,6 @@ def _write_tasks(buckets: list[tuple[str, int, int]], work: str, size: int) -> I
             {"bucket": bucket, "shard": shard},
             size,
         )
-
-
-def _list_grouped(job: Job, buckets: int) -> Path:
-    """Writes the list of the files of grouped samples, merged first where they are too many."""
-    files = [job.folder / name for _, result in job.results() for name in result.get("files", ())]
-    for together in plan_merges(len(files), buckets):
-        merged = []
-        for first in range(0, len(files), together):
-            some = files[first : first + together]
-            path = job.folder / f"merged-{_names(some)}.samples.parquet"
-            merge_bucketed(some, path)
-            merged.append(path)
-        files = merged
-    listing = job.folder / f"grouped-{_names(files)}.json"
-    write_whole(listing, json.dumps([str(path) for path in files]))
-    return listing
-
-
-def _names(files: Sequence[Path]) -> str:
-    return fingerprint(files=[path.name for path in files])[:16]
 
 
 def _commit_shards(
