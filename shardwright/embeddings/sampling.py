@@ -1,10 +1,11 @@
-"""Pseudo-random numbers that depend on a seed and on what they are for, and on nothing else.
+"""Samples by pseudo-random numbers that depend on a seed and on what they are for alone.
 
 All come from SplitMix64 (Steele, Lea, Flood 2014, "Fast Splittable Pseudorandom Number
 Generators") used as a hash, so a record has its number wherever and in whatever order it is read.
 """
 
 from collections.abc import Sequence
+from math import isqrt
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,8 @@ UInt64 = npt.NDArray[np.uint64]
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
+_POINTS_PER_CENTROID = 256
+_LARGEST_SAMPLE = 1 << 22
 
 
 def sample_keys(record_ids: Sequence[str] | pa.Array | pa.ChunkedArray, seed: int) -> UInt64:
@@ -37,6 +40,20 @@ def sample_keys(record_ids: Sequence[str] | pa.Array | pa.ChunkedArray, seed: in
         ValueError: an id is missing or is not 32 lower-case hex digits.
     """
     return mixed(_leading_digits(record_ids), seed)
+
+
+def sample_size(rows: int, k: int) -> int:
+    """How many of ``rows`` rows k centroids are trained on: 256 each, as FAISS has it."""
+    return min(rows, max(_POINTS_PER_CENTROID * k, 4096), _LARGEST_SAMPLE)
+
+
+def automatic_k(rows: int) -> int:
+    """The number of clusters called ``auto``: the root of the number of rows.
+
+    Assigning n rows to k centroids costs n k products, and comparing the rows of each of k equal
+    clusters with each other n^2 / (2 k); their sum is least near sqrt(n / 2).
+    """
+    return max(1, isqrt(rows))
 
 
 def mixed(values: UInt64, seed: int) -> UInt64:

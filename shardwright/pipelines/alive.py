@@ -12,9 +12,10 @@ from shardwright.metadata.catalog import connect, name_parts, quoted, scan
 from shardwright.metadata.layout import STAGES
 from shardwright.metadata.manifest import Manifest, Part
 from shardwright.metadata.tables import read_batches
-from shardwright.pipelines.recipe import Filter, Recipe
+from shardwright.pipelines.recipe import Recipe
 from shardwright.pipelines.relational import stream
 from shardwright.pipelines.run import Run
+from shardwright.pipelines.sections import Filter
 from shardwright.quality.filters import filters
 
 LivePart: TypeAlias = tuple[Part, list[int]]

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from shardwright.metadata import schemas
-from shardwright.pipelines.recipe import Limits
+from shardwright.pipelines.sections import Limits
 from shardwright.pipelines.sources.storage import too_large
 from shardwright.pipelines.sources.types import Input, Refusal, Source, Unit
 from shardwright.quality.faults import Fault

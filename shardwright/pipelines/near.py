@@ -22,7 +22,7 @@ from shardwright.metadata.manifest import Manifest
 from shardwright.metadata.schemas import SKETCH, blob, signatures
 from shardwright.metadata.tables import read_batches
 from shardwright.pipelines.jobs import Output, Task
-from shardwright.pipelines.recipe import Near
+from shardwright.pipelines.sections import Near
 from shardwright.quality.candidates import hamming, hamming_keys, pairs_of
 from shardwright.quality.minhash import band_keys, banding, sketch
 from shardwright.quality.shingles import jaccards, shingle_hashes

@@ -28,8 +28,8 @@ from shardwright.pipelines.near import (
     verify_tasks,
 )
 from shardwright.pipelines.progress import StageProgress
-from shardwright.pipelines.recipe import Near
 from shardwright.pipelines.run import Run
+from shardwright.pipelines.sections import Near
 from shardwright.quality.groups import by_components, greedy
 from shardwright.quality.minhash import banding
 

@@ -1,208 +1,34 @@
 """The recipe: what to curate and how, read from YAML and checked before anything runs."""
 
-import re
 from collections.abc import Mapping, Sequence
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, ValidationError, model_validator
 
 from shardwright.errors import UserError
+from shardwright.pipelines.sections import (
+    MASKED,
+    Clusters,
+    Decontaminate,
+    Duplicates,
+    Embedding,
+    Filter,
+    Highest,
+    Index,
+    Limits,
+    Prune,
+    Section,
+    Shards,
+    Source,
+)
 from shardwright.quality.filters import Filter as Measure
 from shardwright.quality.filters import filters
 from shardwright.quality.normalise import STEPS
 
-SOURCE_KINDS = ("files", "archive", "parquet", "jsonl", "git")
-# Entry points of this group name further kinds; see docs/extending.md.
-SOURCES = "shardwright.sources"
-MASKED = ("secrets", "personal_data")
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
-
-def _parse_bytes(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError(f"{value} is no size; write bytes as a number, or like 1MB")
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?B?)\s*", value, re.IGNORECASE)
-    unit = match.group(2).upper() if match else None
-    if match is None or unit not in _UNITS:
-        raise ValueError(f"{value!r} is no size; write bytes as a number, or like 500KB, 1MB, 2GB")
-    return round(float(match.group(1)) * _UNITS[unit])
-
-
-def _listed(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
-def _known_source(kind: str) -> str:
-    own = {entry.name for entry in entry_points(group=SOURCES)}
-    if kind not in own.union(SOURCE_KINDS):
-        known = ", ".join([*SOURCE_KINDS, *sorted(own)])
-        raise ValueError(f"no such kind of source; there are {known}")
-    return kind
-
-
-Bytes = Annotated[int, BeforeValidator(_parse_bytes), Field(gt=0)]
-Patterns = Annotated[tuple[str, ...], BeforeValidator(_listed)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Source(_Section):
-    """Where the raw collection lies and which of it is wanted."""
-
-    kind: Annotated[str, AfterValidator(_known_source)]
-    uri: str
-    name: str | None = None
-    include: Patterns = ("**/*",)
-    exclude: Patterns = ()
-    keep: Patterns = ()
-    columns: dict[str, str] = {}
-    revision: str = "HEAD"
-
-
-class Limits(_Section):
-    """What is too large, what is too much damage, and how large a part is."""
-
-    max_bytes: Bytes = 1_000_000
-    max_pixels: Annotated[int, Field(gt=0)] = 178_956_970
-    decode_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
-    reject_threshold: Share = 0.05
-    part_bytes: Bytes = 16_000_000
-
-
-class Filter(_Section):
-    """A quality filter: what it measures becomes a column, what it drops depends on the bounds.
-
-    ``drop`` takes out the records beyond a bound, ``flag`` only measures, and ``mask`` (secrets and
-    personal data) keeps the records and blanks what was found in what is handed on.
-    """
-
-    name: str
-    least: float | None = None
-    most: float | None = None
-    allow: Patterns = ()
-    deny: Patterns = ()
-    action: Literal["drop", "flag", "mask"] = "drop"
-
-
-class Near(_Section):
-    """Near duplicates: MinHash over shingles of tokens for code, perceptual hashes for images."""
-
-    threshold: Annotated[float, Field(gt=0, le=1)] = 0.7
-    ngram: Annotated[int, Field(ge=1, le=100)] = 5
-    radius: Annotated[int, Field(ge=0, le=16)] = 4
-    semantics: Literal["greedy", "components"] = "greedy"
-
-
-class Highest(_Section):
-    """Keeps the record of the highest score of a filter."""
-
-    highest: str
-
-
-class Duplicates(_Section):
-    """Which kinds of duplicates go, and which record of a group stays."""
-
-    exact: bool = True
-    normalise: Patterns = ()
-    keep: Literal["first", "longest"] | Highest = "first"
-    near: Near | None = None
-    semantic: None = None
-    against: Patterns = ()
-
-
-class Benchmark(_Section):
-    """A benchmark whose items must not stand in the training data."""
-
-    name: Annotated[str, Field(min_length=1)]
-    uri: str
-    text: Patterns = ("text",)
-    item: str | None = None
-    language: str | None = None
-
-
-class Decontaminate(_Section):
-    """Records that hold, or closely resemble, an item of a benchmark go."""
-
-    benchmarks: Annotated[tuple[Benchmark, ...], Field(min_length=1)]
-    ngram: Annotated[int, Field(ge=1, le=100)] = 10
-    overlap: Annotated[float, Field(gt=0, le=1)] | None = 0.5
-    similarity: Annotated[float, Field(gt=0, le=1)] | None = 0.7
-    model: str = "builtin:hashing"
-
-
-class Embedding(_Section):
-    """The encoder, and how it runs."""
-
-    model: str
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    dtype: Literal["float32", "float16"] = "float32"
-    batch_size: Annotated[int, Field(gt=0)] = 256
-
-
-class Index(_Section):
-    """The nearest-neighbour index of the live records."""
-
-    kind: Literal["flat"] = "flat"
-
-
-class Clusters(_Section):
-    """Spherical k-means on the embeddings."""
-
-    k: Annotated[int, Field(gt=0)] = 100
-    seed: Annotated[int, Field(ge=0)] = 0
-    start: Literal["sample", "k-means++"] = "sample"
-    precision: Literal["exact", "fast"] = "exact"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-
-
-class Prune(_Section):
-    """SCIP's Algorithm 1: a fraction of the records goes, alpha of it by cluster size."""
-
-    method: Literal["scip"] = "scip"
-    fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    alpha: Share = 0.8
-
-
-class Shards(_Section):
-    """The hand-off to the training job."""
-
-    format: Literal["mds"] = "mds"
-    size: Bytes = 64_000_000
-    seed: Annotated[int, Field(ge=0)] = 0
-    split: dict[str, Share] = {"train": 0.99, "validation": 0.01}
-    group_by: Literal["repository", "label", "language", "content_sha256"] | None = None
-
-    @model_validator(mode="after")
-    def _split_is_whole(self) -> "Shards":
-        if not self.split or abs(sum(self.split.values()) - 1) > 1e-9:
-            raise ValueError(
-                f"split {self.split} adds up to {sum(self.split.values()):g}; make it add up to 1"
-            )
-        for name in self.split:
-            if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-                raise ValueError(
-                    f"split name {name!r} becomes a folder; use letters, digits, '_' and '-'"
-                )
-        return self
-
-
-class Recipe(_Section):
+class Recipe(Section):
     """A whole curation. Only ``name``, ``modality`` and ``source`` are required."""
 
     name: Annotated[str, Field(min_length=1, pattern=r"^[^\x00/]+$")]
@@ -217,7 +43,7 @@ class Recipe(_Section):
     clusters: Clusters = Clusters()
     prune: Prune | None = Prune()
     shards: Shards = Shards()
-    runner: dict[str, tuple[str, ...]] = {}
+    runner: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod

@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 from ingest.bad_inputs import GOOD, tarred, zipped
 
-from shardwright.pipelines.recipe import Source
+from shardwright.pipelines.sections import Source
 from shardwright.pipelines.sources import Input, Refusal, open_source
 
 FILE = tarfile.REGTYPE

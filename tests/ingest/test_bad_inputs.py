@@ -7,7 +7,7 @@ from ingest.bad_inputs import MAX_BYTES, RECORD, Corpus, bad_folder
 
 from shardwright.metadata import schemas
 from shardwright.pipelines.ingest import ingest
-from shardwright.pipelines.recipe import Limits, Source
+from shardwright.pipelines.sections import Limits, Source
 from shardwright.pipelines.sources import open_source
 
 

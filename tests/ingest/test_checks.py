@@ -104,7 +104,7 @@ def test_checks_and_local_listing_do_not_import_beam(tmp_path):
     (tmp_path / "a.py").write_text("a = 1\n")
     code = f"""
 import sys
-from shardwright.pipelines.recipe import Limits, Source
+from shardwright.pipelines.sections import Limits, Source
 from shardwright.pipelines.sources import open_source
 from shardwright.pipelines.ingest import ingest
 source = open_source(Source(kind="files", uri={str(tmp_path)!r}), 100, "code")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from ingest.bad_inputs import abyss
 
 from shardwright.errors import UserError
-from shardwright.pipelines.recipe import Source
+from shardwright.pipelines.sections import Source
 from shardwright.pipelines.sources import Input, Refusal, open_source
 from shardwright.pipelines.sources.names import Globs, folder_label, shown
 

@@ -6,7 +6,7 @@ import pytest
 from ingest.bad_inputs import GOOD, run_git
 
 from shardwright.errors import UserError
-from shardwright.pipelines.recipe import Source
+from shardwright.pipelines.sections import Source
 from shardwright.pipelines.sources import Input, Refusal, open_source
 from shardwright.pipelines.sources.git import repository_name
 

@@ -13,7 +13,8 @@ from ingest.bad_inputs import encoded, jpeg_from
 from shardwright.errors import UserError
 from shardwright.pipelines import sources
 from shardwright.pipelines.ingest import ingest
-from shardwright.pipelines.recipe import Limits, Source, load_recipe
+from shardwright.pipelines.recipe import load_recipe
+from shardwright.pipelines.sections import Limits, Source
 from shardwright.pipelines.sources import Input, Refusal, Unit, open_source
 from shardwright.quality.images import decodable_extensions
 from shardwright.quality.sandbox import ImageDecoder

@@ -11,7 +11,7 @@ from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadat
 from ingest.bad_inputs import GOOD, tarred, zipped
 
 from shardwright.errors import UserError
-from shardwright.pipelines.recipe import Source
+from shardwright.pipelines.sections import Source
 from shardwright.pipelines.sources import Refusal, open_source
 
 STORE: dict[str, bytes] = {}

@@ -9,7 +9,7 @@ import pytest
 from ingest.bad_inputs import encoded
 
 from shardwright.errors import UserError
-from shardwright.pipelines.recipe import Source
+from shardwright.pipelines.sections import Source
 from shardwright.pipelines.sources import Input, Refusal, open_source
 
 STACK_V1 = {

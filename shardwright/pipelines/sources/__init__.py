@@ -8,7 +8,7 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 
 from shardwright.errors import UserError
-from shardwright.pipelines import recipe
+from shardwright.pipelines import sections
 from shardwright.pipelines.sources.archive import ArchiveSource
 from shardwright.pipelines.sources.columns import Columns
 from shardwright.pipelines.sources.files import FilesSource
@@ -21,7 +21,7 @@ from shardwright.pipelines.sources.types import Input, Refusal, Source, Unit
 __all__ = ["Input", "Refusal", "Source", "Unit", "open_source"]
 
 
-def open_source(settings: recipe.Source, max_bytes: int, modality: str) -> Source:
+def open_source(settings: sections.Source, max_bytes: int, modality: str) -> Source:
     """The source that a recipe names.
 
     Args:
@@ -36,28 +36,28 @@ def open_source(settings: recipe.Source, max_bytes: int, modality: str) -> Sourc
     return factory(settings, max_bytes, modality)
 
 
-def _files(settings: recipe.Source, max_bytes: int, modality: str) -> Source:
+def _files(settings: sections.Source, max_bytes: int, modality: str) -> Source:
     return FilesSource(settings.uri, _globs(settings), max_bytes, modality == "image")
 
 
-def _archive(settings: recipe.Source, max_bytes: int, modality: str) -> Source:
+def _archive(settings: sections.Source, max_bytes: int, modality: str) -> Source:
     return ArchiveSource(settings.uri, _globs(settings), max_bytes, modality == "image")
 
 
-def _git(settings: recipe.Source, max_bytes: int, modality: str) -> Source:
+def _git(settings: sections.Source, max_bytes: int, modality: str) -> Source:
     labelled = modality == "image"
     return GitSource(settings.uri, _globs(settings), settings.revision, max_bytes, labelled)
 
 
-def _parquet(settings: recipe.Source, max_bytes: int, modality: str) -> Source:
+def _parquet(settings: sections.Source, max_bytes: int, modality: str) -> Source:
     return ParquetSource(settings.uri, _globs(settings), _columns(settings, modality))
 
 
-def _jsonl(settings: recipe.Source, max_bytes: int, modality: str) -> Source:
+def _jsonl(settings: sections.Source, max_bytes: int, modality: str) -> Source:
     return JsonlSource(settings.uri, _globs(settings), _columns(settings, modality), max_bytes)
 
 
-_KINDS: dict[str, Callable[[recipe.Source, int, str], Source]] = {
+_KINDS: dict[str, Callable[[sections.Source, int, str], Source]] = {
     "files": _files,
     "archive": _archive,
     "parquet": _parquet,
@@ -66,19 +66,19 @@ _KINDS: dict[str, Callable[[recipe.Source, int, str], Source]] = {
 }
 
 
-def _globs(settings: recipe.Source) -> Globs:
+def _globs(settings: sections.Source) -> Globs:
     return Globs(settings.include, settings.exclude)
 
 
-def _columns(settings: recipe.Source, modality: str) -> Columns:
+def _columns(settings: sections.Source, modality: str) -> Columns:
     return Columns(modality, dict(settings.columns), settings.keep)
 
 
-def _from_entry_point(kind: str) -> Callable[[recipe.Source, int, str], Source]:
-    for entry in entry_points(group=recipe.SOURCES, name=kind):
-        factory: Callable[[recipe.Source, int, str], Source] = entry.load()
+def _from_entry_point(kind: str) -> Callable[[sections.Source, int, str], Source]:
+    for entry in entry_points(group=sections.SOURCES, name=kind):
+        factory: Callable[[sections.Source, int, str], Source] = entry.load()
         return factory
     raise UserError(
         f"source.kind {kind!r} is unknown; use {', '.join(_KINDS)}, or install a package that "
-        f"has it in the entry points {recipe.SOURCES!r}"
+        f"has it in the entry points {sections.SOURCES!r}"
     )

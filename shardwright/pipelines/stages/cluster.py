@@ -16,27 +16,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shardwright.embeddings.device import resolve_device
-from shardwright.embeddings.sampling import sample_keys
 from shardwright.metadata.files import fingerprint
 from shardwright.metadata.manifest import Manifest
-from shardwright.metadata.schemas import CLUSTERS, centroids
+from shardwright.metadata.schemas import CLUSTERS
 from shardwright.pipelines.alive import (
     LivePart,
     alive_parts,
     dropped_since_embed,
     live_batches,
 )
+from shardwright.pipelines.clustering import cluster_count, train
 from shardwright.pipelines.jobs import Output, Task
 from shardwright.pipelines.progress import StageProgress
-from shardwright.pipelines.recipe import Clusters, Recipe
+from shardwright.pipelines.recipe import Recipe
 from shardwright.pipelines.run import Run
-from shardwright.pipelines.vectors import column, matrix
+from shardwright.pipelines.sections import Clusters
+from shardwright.pipelines.vectors import matrix
 
 VERSION = "2"
-# The sample that centroids are trained on: FAISS's own 256 points a centroid, and never more than
-# this many vectors, which bounds the driver's memory.
-_POINTS_PER_CENTROID = 256
-_LARGEST_SAMPLE = 262_144
 
 
 @dataclass(frozen=True)
@@ -79,38 +76,6 @@ class AssignPart:
             output.write("clusters", pa.RecordBatch.from_arrays(columns, schema=CLUSTERS))
 
 
-def sample(
-    embeddings: Manifest, live: Sequence[LivePart], size: int, seed: int
-) -> np.ndarray[Any, Any]:
-    """The vectors of the ``size`` records whose keyed hash is smallest, as float32 [size, d].
-
-    Which records those are depends on their ids and the seed alone, and so does their order.
-    Reads ids once and vectors once; holds ``size`` vectors and as many keys.
-    """
-    keys = np.empty(0, np.uint64)
-    for path, dropped in _files(embeddings, live):
-        for batch in live_batches(path, ["record_id"], dropped):
-            keys = np.concatenate([keys, sample_keys(batch.column("record_id"), seed)])
-            if len(keys) > 4 * size:
-                keys = np.partition(keys, size - 1)[:size]
-    keys = np.unique(keys)[:size]
-    dimension = embeddings.schema.field("vector").type.list_size
-    chosen = np.empty((len(keys), dimension), np.float32)
-    for path, dropped in _files(embeddings, live):
-        for batch in live_batches(path, ["record_id", "vector"], dropped):
-            mine = sample_keys(batch.column("record_id"), seed)
-            place = np.searchsorted(keys, mine)
-            hit = (place < len(keys)) & (keys[np.minimum(place, len(keys) - 1)] == mine)
-            chosen[place[hit]] = matrix(batch.column("vector"))[hit]
-    return chosen
-
-
-def _files(embeddings: Manifest, live: Sequence[LivePart]) -> Iterator[tuple[Path, list[int]]]:
-    for part, dropped in live:
-        if part.file is not None:
-            yield embeddings.folder / part.file, dropped
-
-
 def check_device(recipe: Recipe) -> None:
     """Raises UserError if the recipe asks for a device that is not there."""
     if recipe.embedding is not None and recipe.clusters.device == "cuda":
@@ -124,37 +89,6 @@ def parameters(settings: Clusters, k: int) -> dict[str, Any]:
     and labels on every device, and with ``fast`` that name says that near ties may fall either way.
     """
     return {**settings.model_dump(mode="json", exclude={"device"}), "k": k}
-
-
-def train(run: Run, embeddings: Manifest, live: Sequence[LivePart], k: int) -> Manifest:
-    """Commits ``centroids``, unless the committed ones are of the same vectors and settings."""
-    started = time.time()
-    settings = parameters(run.recipe.clusters, k)
-    dimension = embeddings.schema.field("vector").type.list_size
-    schema = centroids(dimension)
-    gone = [dropped for _, dropped in live]
-    work = fingerprint(
-        version=VERSION, embeddings=embeddings.content_sha256, dropped=gone, **settings
-    )
-    task = Task("centroids", work, {}, embeddings.bytes)
-    job = run.plan("centroids", {"centroids": schema}, [task])
-    if job.todo:
-        rows = embeddings.rows - sum(map(len, gone))
-        size = min(rows, max(_POINTS_PER_CENTROID * k, 4096), _LARGEST_SAMPLE)
-        from shardwright.embeddings.kmeans import KMeans
-
-        vectors = sample(embeddings, live, size, settings["seed"])
-        clustering = KMeans(**settings, device=run.recipe.clusters.device).fit(vectors)
-        output = Output(job.folder, task, job.schemas)
-        columns = [
-            pa.array(np.arange(k, dtype=np.int32)),
-            column(clustering.centroids, schema.field("vector").type),
-        ]
-        output.write("centroids", pa.RecordBatch.from_arrays(columns, schema=schema))
-        output.close(started)
-    inputs = [embeddings, *dropped_since_embed(run, "cluster")]
-    origin = run.origin("cluster", VERSION, settings, inputs, started)
-    return run.commit(job, origin)["centroids"]
 
 
 def plan(
@@ -187,21 +121,18 @@ def run_cluster(run: Run, progress: StageProgress) -> None:
     started = time.time()
     embeddings = run.layout.need("embeddings", "embed")
     live = list(alive_parts(run, embeddings, "cluster"))
-    k = min(run.recipe.clusters.k, embeddings.rows - sum(len(dropped) for _, dropped in live))
-    if k < run.recipe.clusters.k:
-        run.reporter.note(
-            f"clusters.k {run.recipe.clusters.k} falls to {k}: so many records are alive"
-        )
+    settings = run.recipe.clusters
+    rows = embeddings.rows - sum(len(dropped) for _, dropped in live)
+    k = cluster_count(run, "clusters.k", settings.k, rows)
     if k == 0:
         run.drop("centroids")
         run.drop("clusters")
         return
-    settings = run.recipe.clusters
-    centres = train(run, embeddings, live, k)
+    used = parameters(settings, k)
+    centres = train(run, "cluster", "centroids", embeddings, live, used, settings.device)
     tasks = plan(embeddings, live, centres, settings.precision)
     job = run.plan("cluster", {"clusters": CLUSTERS}, tasks)
     run.execute("cluster", job, AssignPart(centres.files()[0], settings), progress)
-    used = parameters(settings, k)
     inputs = [embeddings, centres, *dropped_since_embed(run, "cluster")]
     origin = run.origin("cluster", VERSION, used, inputs, started)
     table = run.commit(job, origin)["clusters"]

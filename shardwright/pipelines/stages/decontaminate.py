@@ -29,8 +29,9 @@ from shardwright.pipelines.alive import (
 )
 from shardwright.pipelines.jobs import Output, Task
 from shardwright.pipelines.progress import StageProgress
-from shardwright.pipelines.recipe import Decontaminate, Recipe
+from shardwright.pipelines.recipe import Recipe
 from shardwright.pipelines.run import Run
+from shardwright.pipelines.sections import Decontaminate
 from shardwright.quality.contamination import (
     LEAST_WORDS,
     Item,

@@ -21,9 +21,10 @@ from shardwright.pipelines.alive import drop_parameters, drops_query
 from shardwright.pipelines.near import SignPart, sign_tasks
 from shardwright.pipelines.near_groups import NearSearch
 from shardwright.pipelines.progress import StageProgress
-from shardwright.pipelines.recipe import Highest, Recipe
+from shardwright.pipelines.recipe import Recipe
 from shardwright.pipelines.relational import commit_query
 from shardwright.pipelines.run import Run
+from shardwright.pipelines.sections import Highest
 
 VERSION = "2"
 

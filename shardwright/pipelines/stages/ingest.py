@@ -15,9 +15,9 @@ from shardwright.pipelines.ingest import ingest
 from shardwright.pipelines.jobs import Output, Task
 from shardwright.pipelines.parts import plan_parts
 from shardwright.pipelines.progress import StageProgress
-from shardwright.pipelines.recipe import Limits
 from shardwright.pipelines.relational import commit_query
 from shardwright.pipelines.run import Run
+from shardwright.pipelines.sections import Limits
 from shardwright.pipelines.sources import open_source
 from shardwright.pipelines.sources.types import Source, Unit
 

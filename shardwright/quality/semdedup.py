@@ -1,0 +1,138 @@
+"""SemDeDup: of records that lie close together within a cluster one stays.
+
+Abbas, Tirumala, Simig, Ganguli and Morcos 2023, "SemDeDup: Data-efficient learning at web-scale
+through semantic deduplication" (arXiv 2303.09540), sec. 3. The rows of a cluster stand in order of
+preference. Who goes has three meanings:
+
+- ``ranked``, the paper's own: a row goes if any earlier row is close, even one that goes itself.
+- ``greedy``: only survivors count. A row goes if an earlier row that stays is close.
+- ``components``: of all that hang together the first stays.
+
+Of a chain A ~ B ~ C, A and C apart, ``ranked`` and ``components`` keep A, ``greedy`` A and C. What
+``ranked`` keeps, ``greedy`` keeps too; what ``components`` keeps, ``ranked`` keeps too.
+"""
+
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+
+from shardwright.quality.close_pairs import Float64, Int64
+
+Meaning: TypeAlias = Literal["ranked", "greedy", "components"]
+MEANINGS: tuple[Meaning, ...] = get_args(Meaning)
+
+
+class Verdicts:
+    """Adds up the close pairs of ``close_pairs``, in its order, under all three meanings at once.
+
+    It holds some numbers for each row and none for a pair.
+    """
+
+    def __init__(self, rows: int) -> None:
+        """Starts with ``rows`` rows, in order of preference, of which no two are close."""
+        self._earlier = _Closest(rows)
+        self._survivor = _Closest(rows)
+        self._root = np.arange(rows)
+
+    def add(self, i: Int64, j: Int64, value: Float64) -> None:
+        """Takes notice of pairs: earlier row i [p], later row j [p], similarity [p].
+
+        Whether the earlier rows stay is known of all that no pair of this or a later call has as
+        its later row.
+        """
+        self._earlier.offer(j, i, value)
+        _join(self._root, i, j)
+        self._add_greedy(i, j, value)
+
+    def _add_greedy(self, i: Int64, j: Int64, value: Float64) -> None:
+        gone = self._survivor.index >= 0
+        left = np.flatnonzero(~gone[i])
+        open_ = left[~gone[j[left]]]
+        while len(open_):
+            waiting = np.zeros(len(gone), bool)
+            waiting[j[open_]] = True
+            # the first open row of all has only earlier rows that are settled: some pair goes
+            gone[j[open_[~waiting[i[open_]]]]] = True
+            open_ = open_[~gone[i[open_]] & ~gone[j[open_]]]
+        left = left[~gone[i[left]]]
+        self._survivor.offer(j[left], i[left], value[left])
+
+    def representatives(self, meaning: Meaning) -> Int64:
+        """For each row the row that stays in its place, int64 [n]; itself if it stays.
+
+        For ``ranked``, where what a row is close to may go itself, it is where the way from a row
+        to its closest earlier row ends.
+        """
+        itself = np.arange(len(self._root))
+        if meaning == "components":
+            return self._root.copy()
+        if meaning == "greedy":
+            return np.where(self._survivor.index >= 0, self._survivor.index, itself)
+        return _compressed(np.where(self._earlier.index >= 0, self._earlier.index, itself))
+
+
+class _Closest:
+    """The closest row offered to each row so far, of several the first; -1 if there is none."""
+
+    def __init__(self, rows: int) -> None:
+        self.index = np.full(rows, -1, np.int64)
+        self.value = np.full(rows, -np.inf)
+
+    def offer(self, row: Int64, index: Int64, value: Float64) -> None:
+        order = np.lexsort((index, -value, row))
+        first = order[np.diff(row[order], prepend=-1) > 0]
+        better = first[value[first] > self.value[row[first]]]
+        self.index[row[better]] = index[better]
+        self.value[row[better]] = value[better]
+
+
+def _join(root: Int64, i: Int64, j: Int64) -> None:
+    """Joins the components of pairs; ``root`` [n] leads each row to the first of its component."""
+    while True:
+        a, b = root[i], root[j]
+        apart = a != b
+        if not apart.any():
+            return
+        i, j = i[apart], j[apart]
+        low, high = np.minimum(a[apart], b[apart]), np.maximum(a[apart], b[apart])
+        np.minimum.at(root, high, low)
+        root[:] = _compressed(root)
+
+
+def _compressed(leads: Int64) -> Int64:
+    """Where the ways end that lead from each row to an earlier one or to itself."""
+    while True:
+        further = leads[leads]
+        if np.array_equal(further, leads):
+            return leads
+        leads = further
+
+
+def threshold_for(highest: Float64, target: float) -> float:
+    """The threshold at which a share of a sample stays under the meaning ``ranked``.
+
+    The paper finds its thresholds on a part of the clusters, too (sec. 4 and its fig. 3).
+
+    Args:
+        highest: float64 [n], the greatest similarity of each sampled row to an earlier row of its
+            cluster, -inf where there is none.
+        target: share of the rows that is to stay, in (0, 1).
+
+    Returns:
+        The least value for which at least that share of the rows is not above it.
+    """
+    kept = max(1, int(np.ceil(target * len(highest) - 1e-9)))
+    return float(np.sort(highest)[kept - 1])
+
+
+def interval(hits: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's 95% interval of a share of which ``hits`` of ``trials`` are known.
+
+    Wilson 1927, "Probable Inference, the Law of Succession, and Statistical Inference".
+    """
+    if trials == 0:
+        return 0.0, 1.0
+    share, extra = hits / trials, z * z / trials
+    centre = (share + extra / 2) / (1 + extra)
+    half = z / (1 + extra) * np.sqrt(share * (1 - share) / trials + extra / (4 * trials))
+    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
