@@ -194,5 +194,5 @@ def test_interval_of_a_share() -> None:
     assert low == pytest.approx(0.0552, abs=1e-4)
     assert high == pytest.approx(0.1744, abs=1e-4)
     assert interval(0, 50)[0] == 0
-    assert interval(50, 50)[1] == 1
+    assert interval(50, 50)[1] == pytest.approx(1)
     assert interval(0, 0) == (0.0, 1.0)
