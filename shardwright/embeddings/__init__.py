@@ -11,8 +11,17 @@ if TYPE_CHECKING:
     from shardwright.embeddings.index import FlatIndexWriter
     from shardwright.embeddings.kmeans import Clustering, KMeans
     from shardwright.embeddings.sampling import sample_keys
+    from shardwright.embeddings.search import open_index
 
-__all__ = ["Clustering", "Encoder", "FlatIndexWriter", "KMeans", "load_encoder", "sample_keys"]
+__all__ = [
+    "Clustering",
+    "Encoder",
+    "FlatIndexWriter",
+    "KMeans",
+    "load_encoder",
+    "open_index",
+    "sample_keys",
+]
 
 _HOMES = {
     "Clustering": "kmeans",
@@ -20,6 +29,7 @@ _HOMES = {
     "FlatIndexWriter": "index",
     "KMeans": "kmeans",
     "load_encoder": "encoder",
+    "open_index": "search",
     "sample_keys": "sampling",
 }
 

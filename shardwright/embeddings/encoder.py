@@ -1,14 +1,17 @@
 """What an encoder is, and how a recipe's ``embedding.model`` becomes one.
 
 A model is named by its kind and the rest: ``builtin:hashing``, ``builtin:descriptor``,
-``sentence-transformers:<hub name or folder>[@revision]``. Other kinds come from installed
-packages through the entry points group ``shardwright.encoders``: an entry point ``mine`` serves
-``mine`` and every ``mine:<rest>``, and is called with the arguments of ``load_encoder``.
+``preset:<name>``, ``sentence-transformers:<hub name or folder>[@revision]``. Other kinds come from
+installed packages through the entry points group ``shardwright.encoders``: an entry point ``mine``
+serves ``mine`` and every ``mine:<rest>``, and is called with the arguments of ``load_encoder`` but
+``options``.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Protocol
 
@@ -18,10 +21,13 @@ import numpy.typing as npt
 from shardwright.errors import UserError
 
 ENTRY_POINTS = "shardwright.encoders"
+_TORCH = ("sentence-transformers", "preset")
 
 
 class Encoder(Protocol):
     """Turns texts (``code``) or encoded images (``image``) into unit vectors.
+
+    The threads of a worker share one encoder, so ``encode`` can be called by several at once.
 
     Attributes:
         name: what stands in the ``model`` column; names the model wherever it lies.
@@ -40,6 +46,39 @@ class Encoder(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Window:
+    """How a long text is read in overlapping windows.
+
+    Attributes:
+        tokens: length of a window with the special tokens that the model puts around it.
+        stride: how many tokens of the text lie between the starts of two windows.
+        pool: ``mean`` or ``max`` of the windows' unit vectors, element by element.
+    """
+
+    tokens: int
+    stride: int
+    pool: str = "mean"
+
+
+@dataclass(frozen=True)
+class TorchOptions:
+    """How a torch model runs, beyond what every encoder is told.
+
+    Attributes:
+        compute: ``float32``, ``float16`` or ``bfloat16``; None is float16 for vectors that are
+            stored so on a GPU, else float32.
+        window: None cuts a text at the model's limit.
+        compile: runs the model through ``torch.compile``.
+        draft: decodes large JPEGs at a fraction of their size.
+    """
+
+    compute: str | None = None
+    window: Window | None = None
+    compile: bool = False
+    draft: bool = False
+
+
 class EncoderFactory(Protocol):
     """What an entry point of the group ``shardwright.encoders`` is: builds one kind's encoders."""
 
@@ -50,7 +89,15 @@ class EncoderFactory(Protocol):
         ...
 
 
-def load_encoder(model: str, *, modality: str, device: str, dtype: str, batch_size: int) -> Encoder:
+def load_encoder(
+    model: str,
+    *,
+    modality: str,
+    device: str,
+    dtype: str,
+    batch_size: int,
+    options: TorchOptions | None = None,
+) -> Encoder:
     """Loads the encoder that a recipe names.
 
     Args:
@@ -60,6 +107,7 @@ def load_encoder(model: str, *, modality: str, device: str, dtype: str, batch_si
         dtype: ``float32`` or ``float16``; what the caller stores, and what a model on a GPU
             computes in. ``encode`` returns float32 either way.
         batch_size: inputs that go through a model at once; part of what decides its bits.
+        options: for the kinds ``sentence-transformers`` and ``preset`` only.
 
     Returns:
         The encoder, ready to use.
@@ -72,8 +120,31 @@ def load_encoder(model: str, *, modality: str, device: str, dtype: str, batch_si
     _expect("dtype", dtype, ("float32", "float16"))
     if batch_size < 1:
         raise UserError(f"embedding.batch_size is {batch_size}: it must be at least 1")
+    if model.partition(":")[0] in _TORCH:
+        return _torch_model(model, modality, device, dtype, batch_size, options or TorchOptions())
     factory = _factory(model)
+    if options is not None and options != TorchOptions():
+        raise UserError(
+            f"embedding.compute, window, compile and draft are not for {model}: they are for "
+            "sentence-transformers:NAME and preset:NAME"
+        )
     return factory(model, modality=modality, device=device, dtype=dtype, batch_size=batch_size)
+
+
+def encode_stream(
+    encoder: Encoder, batches: Iterable[Sequence[str] | Sequence[bytes]]
+) -> Generator[npt.NDArray[np.float32], None, None]:
+    """Yields ``encoder.encode(batch)`` for each of the batches.
+
+    An encoder that has a method of this name prepares the next inputs while its model runs. It
+    may iterate over ``batches`` in another thread, and some batches ahead of what it yields.
+    """
+    stream = getattr(encoder, "encode_stream", None)
+    if stream is None:
+        yield from map(encoder.encode, batches)
+    else:
+        with closing(stream(batches)) as rows:
+            yield from rows
 
 
 def fingerprint(parts: Mapping[str, str]) -> str:
@@ -100,8 +171,6 @@ def _factory(model: str) -> EncoderFactory:
     kind = model.partition(":")[0]
     if kind == "builtin":
         return _builtin
-    if kind == "sentence-transformers":
-        return _sentence_transformer
     found = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     if kind in found:
         factory: EncoderFactory = found[kind].load()
@@ -109,7 +178,7 @@ def _factory(model: str) -> EncoderFactory:
     installed = "".join(f", {name}" for name in sorted(found))
     raise UserError(
         f"embedding.model {model!r} is unknown: use builtin:hashing, builtin:descriptor, "
-        f"sentence-transformers:NAME{installed}, or install a package that adds it"
+        f"sentence-transformers:NAME, preset:NAME{installed}, or install a package that adds it"
     )
 
 
@@ -135,17 +204,18 @@ def _builtin(model: str, *, modality: str, device: str, dtype: str, batch_size: 
     return DescriptorEncoder()
 
 
-def _sentence_transformer(
-    model: str, *, modality: str, device: str, dtype: str, batch_size: int
+def _torch_model(
+    model: str, modality: str, device: str, dtype: str, batch_size: int, options: TorchOptions
 ) -> Encoder:
     from shardwright.embeddings.sentence import SentenceTransformerEncoder
 
     return SentenceTransformerEncoder(
-        model.partition(":")[2],
+        model,
         modality=modality,
         device=device,
         dtype=dtype,
         batch_size=batch_size,
+        options=options,
     )
 
 

