@@ -57,18 +57,26 @@ class Verdicts:
         left = left[~gone[i[left]]]
         self._survivor.offer(j[left], i[left], value[left])
 
+    @property
+    def earlier(self) -> tuple[Int64, Float64]:
+        """The closest earlier row of each row, -1 where none is close, and its similarity."""
+        return self._earlier.index, self._earlier.value
+
+    @property
+    def survivor(self) -> tuple[Int64, Float64]:
+        """The closest earlier row that ``greedy`` keeps, -1 where none is close; its similarity."""
+        return self._survivor.index, self._survivor.value
+
     def representatives(self, meaning: Meaning) -> Int64:
         """For each row the row that stays in its place, int64 [n]; itself if it stays.
 
         For ``ranked``, where what a row is close to may go itself, it is where the way from a row
         to its closest earlier row ends.
         """
-        itself = np.arange(len(self._root))
         if meaning == "components":
             return self._root.copy()
-        if meaning == "greedy":
-            return np.where(self._survivor.index >= 0, self._survivor.index, itself)
-        return _compressed(np.where(self._earlier.index >= 0, self._earlier.index, itself))
+        closest = self._survivor if meaning == "greedy" else self._earlier
+        return _compressed(np.where(closest.index >= 0, closest.index, np.arange(len(self._root))))
 
 
 class _Closest:
