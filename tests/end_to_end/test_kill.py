@@ -61,6 +61,7 @@ STAGES = [
     "duplicates",
     "embed",
     "decontaminate",
+    "semantic",
     "index",
     "cluster",
     "score",
@@ -75,19 +76,22 @@ def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return common.copy_sources(tmp_path_factory.mktemp("code"), 200)
 
 
-def benchmark(code: Path) -> str:
-    """A benchmark of which one item stands in the data."""
+def settings(code: Path) -> list[str]:
+    """Every stage has something to do: a benchmark of which one item stands in the data, too."""
     items = code.parent / "items"
     items.mkdir(exist_ok=True)
     largest = max(code.rglob("*.py"), key=lambda path: (path.stat().st_size, path.name))
     (items / "item.py").write_bytes(largest.read_bytes()[:3000])
-    return f"decontaminate={{benchmarks: [{{name: own, uri: {items}}}]}}"
+    return [
+        f"decontaminate={{benchmarks: [{{name: own, uri: {items}}}]}}",
+        "duplicates.semantic={target: 0.9}",
+    ]
 
 
 @pytest.fixture(scope="module")
 def reference(code: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("reference")
-    common.run("code", code, output, benchmark(code))
+    common.run("code", code, output, *settings(code))
     return output
 
 
@@ -103,7 +107,7 @@ def counts(code: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, in
 def child(code: Path, output: Path, stage: str, point: int) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", _CHILD, str(Path(__file__).parent), str(code), str(output)]
     return subprocess.run(
-        [*command, stage, str(point), benchmark(code)],
+        [*command, stage, str(point), *settings(code)],
         capture_output=True,
         text=True,
         env={**os.environ},
@@ -122,7 +126,7 @@ def test_killed_and_run_again(
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         assert not (output / "croissant.json").exists() or (stage, point) == ("describe", files)
         staged = {p.name for p in (output / ".staging").glob("*/part-*.json")}
-        common.run("code", code, output, benchmark(code))
+        common.run("code", code, output, *settings(code))
         assert common.contents(output) == common.contents(reference)
         assert common.croissant_without_times(output) == common.croissant_without_times(reference)
         metrics = common.stage_metrics(output)
