@@ -8,10 +8,12 @@ orthonormal directions in which the rests u are large. By Cauchy and Schwarz, wi
 
 the inner product of the narrow rows (a, P u, r), of m + 2 numbers, is never less than the
 similarity. Pairs whose bound is above the threshold are then measured whole, in exact arithmetic.
+How many directions pay is tried on some rows; it decides the time and never the result.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -34,8 +36,12 @@ _BATCH_PAIRS = 1 << 24
 _SLACK = 1e-6
 """Narrow rows are rounded to float32, each number by less than 2^-24 of it, so that the product of
 two of them, whose norms are at most 1 + 2^-20, is off by less than 2^-22 = 2.4e-7."""
-_WORTH = 0.01
-"""Share of pairs to be measured whole above which measuring all pairs at once is faster."""
+_WIDTHS = (16, 32, 64, 96, 128)
+"""Numbers of directions that are tried."""
+_TRIED = 1024
+"""Rows that they are tried on."""
+_WHOLE = 100.0
+"""What measuring one pair whole costs, beside its share of measuring all pairs at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,11 +56,14 @@ class Narrow:
     centroids: npt.NDArray[np.float32]
     directions: Float64
 
-    def rows(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Narrow rows float32 [n, m + 2] of rows [n, d] of the clusters ``labels`` int64 [n]."""
+    def rows(self, x: torch.Tensor, labels: torch.Tensor, width: int | None = None) -> torch.Tensor:
+        """Narrow rows float32 [n, width + 2] of rows [n, d] of the clusters ``labels`` int64 [n].
+
+        Of the directions the first ``width`` are taken, or all.
+        """
         centres = torch.from_numpy(self.centroids).to(x.device).double()
         centres /= centres.norm(dim=1, keepdim=True).clamp_(min=1e-300)
-        directions = torch.from_numpy(self.directions).to(x.device)
+        directions = torch.from_numpy(self.directions[:width]).to(x.device)
         narrow = torch.empty(len(x), len(directions) + 2, device=x.device)
         for start in range(0, len(x), TILE):
             part = slice(start, start + TILE)
@@ -70,6 +79,18 @@ class Narrow:
             # what rounding leaves of the difference of two squares is below 1e-14
             narrow[part, -1] = left.clamp_(min=0).add_(1e-14).sqrt_().float()
         return narrow
+
+    def best_width(self, x: torch.Tensor, labels: torch.Tensor, threshold: float) -> int | None:
+        """How many directions cost least for rows of one cluster; None if measuring whole does."""
+        best, least = None, 1.0
+        for width in (w for w in _WIDTHS if w <= len(self.directions)):
+            few = self.rows(x, labels, width)
+            close = int((few @ few.T > threshold - _SLACK).sum()) - len(x)
+            share = max(0, close) / max(1, len(x) * (len(x) - 1))
+            cost = (width + 2) / x.shape[1] + _WHOLE * share
+            if cost < least:
+                best, least = width, cost
+        return best
 
 
 def narrow_basis(x: Rows, labels: Int64, centroids: npt.NDArray[np.float32], width: int) -> Narrow:
@@ -116,10 +137,19 @@ def close_pairs(
     """
     bounds = np.append(np.flatnonzero(np.diff(labels, prepend=-1)), len(labels))
     sizes = np.diff(bounds)
+    width = None
+    if narrow is not None and len(x):
+        largest = int(sizes.argmax())
+        some = np.linspace(bounds[largest], bounds[largest + 1] - 1, _TRIED).astype(np.int64)
+        some = np.unique(some)
+        width = narrow.best_width(
+            _placed(x[some], device), _placed(labels[some], device), threshold
+        )
+    search = partial(_search, threshold=threshold, narrow=narrow, width=width)
     first = 0
     while first < len(sizes):
         if sizes[first] > TILE:
-            yield from _tiled(x, labels, bounds[first : first + 2], threshold, narrow, device)
+            yield from _tiled(x, labels, bounds[first : first + 2], search, device)
             first += 1
             continue
         pairs = np.cumsum(sizes[first:] ** 2)
@@ -128,24 +158,17 @@ def close_pairs(
         start, stop = int(bounds[first]), int(bounds[last])
         if pairs[last - first - 1] > stop - start:  # groups of one row have no pair
             offsets = bounds[first : last + 1] - start
-            i, j, value = _search(
+            i, j, value = search(
                 _placed(x[start:stop], device),
                 _placed(labels[start:stop], device),
                 _placed(offsets, device),
-                threshold,
-                narrow,
             )
             yield i + start, j + start, value
         first = last
 
 
 def _tiled(
-    x: Rows,
-    labels: Int64,
-    bounds: Int64,
-    threshold: float,
-    narrow: Narrow | None,
-    device: str,
+    x: Rows, labels: Int64, bounds: Int64, search: Callable[..., Pairs], device: str
 ) -> Iterator[Pairs]:
     """The pairs of one group, tile against tile."""
     begin, end = int(bounds[0]), int(bounds[1])
@@ -154,12 +177,10 @@ def _tiled(
         for earlier in [*range(begin, later, TILE), later]:
             same = earlier == later
             rows = mine if same else np.concatenate([np.arange(earlier, earlier + TILE), mine])
-            i, j, value = _search(
+            i, j, value = search(
                 _placed(x[rows], device),
                 _placed(labels[rows], device),
                 _placed(np.array([0, len(rows)]), device),
-                threshold,
-                narrow,
             )
             across = np.full(len(i), True) if same else (i < TILE) & (j >= TILE)
             yield rows[i[across]], rows[j[across]], value[across]
@@ -173,14 +194,16 @@ def _search(
     x: torch.Tensor,
     labels: torch.Tensor,
     offsets: torch.Tensor,
+    *,
     threshold: float,
     narrow: Narrow | None,
+    width: int | None,
 ) -> Pairs:
     """The pairs of groups that one call holds."""
-    if narrow is not None:
-        few = narrow.rows(x, labels)
-        i, j, _ = kernels.pairs_above(few, threshold - _SLACK, offsets, "dot", precision="fast")
-        if len(i) <= _WORTH * float((offsets.diff().double() ** 2).sum()) / 2:
+    if narrow is not None and width is not None:
+        few = narrow.rows(x, labels, width)
+        i, j, _ = kernels.pairs_above(few, threshold - _SLACK, offsets, "dot")
+        if _WHOLE * len(i) <= float((offsets.diff().double() ** 2).sum()) / 2:
             norms = exact.norms(x, "x")
             passed, value = exact.above(x, x, i, j, threshold, "cosine", norms, norms)
             return i[passed].cpu().numpy(), j[passed].cpu().numpy(), value[passed].cpu().numpy()

@@ -43,7 +43,7 @@ their similarity. For ``ranked`` that is the closest earlier row, which may go i
 
 _BUCKET_BYTES = 64_000_000
 _HELD_BYTES = 1 << 30
-_WIDTH = 64
+_WIDTH = 128
 _EACH = 4
 _ROWS = 4096
 _SLACK = 1e-4

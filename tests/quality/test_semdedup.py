@@ -67,6 +67,13 @@ def dropped(found: Verdicts, meaning: str) -> np.ndarray:
     return leads != np.arange(len(leads))
 
 
+@pytest.fixture(autouse=True)
+def all_widths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any number of directions, however little it rules out."""
+    monkeypatch.setattr(finding, "_WIDTHS", tuple(range(1, 65)))
+    monkeypatch.setattr(finding, "_WHOLE", 0.5)
+
+
 SIZES = [1, 7, 1, 300, 2, 40, 0, 90]
 
 
@@ -177,9 +184,22 @@ def test_most_pairs_are_ruled_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         finding.exact, "above", lambda *given: measured.append(len(given[2])) or above(*given)
     )
+    monkeypatch.setattr(finding, "_WIDTHS", (4,))
     narrow = narrow_basis(x, labels, np.eye(64, dtype=np.float32)[:1], 4)
     pairs = next(close_pairs(x, labels, 0.995, narrow))
     assert 0 < len(pairs[0]) <= measured[0] < 1.1 * len(pairs[0]) + 10
+
+
+def test_the_cheapest_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    rng = np.random.default_rng(0)
+    plane = rng.standard_normal((20, 256))
+    labels = torch.zeros(400, dtype=torch.int64)
+    few = torch.from_numpy(rng.standard_normal((400, 20)) @ plane).float()
+    many = torch.from_numpy(rng.standard_normal((400, 256))).float()
+    for x, expected in ((few, 32), (many, None)):
+        narrow = narrow_basis(x.numpy(), labels.numpy(), np.eye(256, dtype=np.float32)[:1], 128)
+        assert narrow.best_width(x, labels, 0.9 if expected else 0.3) == expected
 
 
 def test_threshold_for_a_target() -> None:
