@@ -7,7 +7,7 @@ with pyarrow, torch, NumPy and, on a card, NVIDIA's bindings; with faiss the pub
 runs beside it.
 
     python benchmarks/semdedup.py [--device cpu|cuda] [--rows N] [--dimension D] [--clusters K]
-        [--threshold T] [--dtype float16|float32] [--quick]
+        [--threshold T] [--dtype float16|float32] [--quick] [--one-cluster N]
 """
 
 import argparse
@@ -344,6 +344,32 @@ def report(arguments: argparse.Namespace) -> None:
     print(f"- peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:,.1f} GB")
 
 
+def one_cluster(arguments: argparse.Namespace) -> None:
+    """One cluster of very many rows, against float64 products for some of its rows."""
+    n, d = arguments.one_cluster, arguments.dimension or 64
+    x = made_up(n, d)
+    labels = np.zeros(n, np.int64)
+    some = np.random.default_rng(0).permutation(n)[:4096]
+    narrow = narrow_basis(x[some], labels[some], x[:1], min(d, 128))
+    verdicts = Verdicts(n)
+    started = time.perf_counter()
+    for pairs in close_pairs(x, labels, arguments.threshold, narrow, arguments.device):
+        verdicts.add(*pairs)
+    seconds = time.perf_counter() - started
+    gone = {m: verdicts.representatives(m) != np.arange(n) for m in MEANINGS}
+    wrong = dict.fromkeys(("ranked", "greedy"), 0)
+    for row in some[:1000].tolist():
+        close = x[:row].astype(np.float64) @ x[row].astype(np.float64) > arguments.threshold
+        wrong["ranked"] += int(close.any() != gone["ranked"][row])
+        wrong["greedy"] += int((close & ~gone["greedy"][:row]).any() != gone["greedy"][row])
+    print(
+        f"\n## One cluster of {n:,} x {d}, above {arguments.threshold}\n\n- {seconds:.1f} s, "
+        f"{n * (n - 1) / 2 / seconds / 1e6:,.0f} million pairs/s; removed: "
+        + ", ".join(f"{m} {int(g.sum()):,}" for m, g in gone.items())
+        + f"\n- of 1,000 rows, by float64 products with all rows before them, wrong: {wrong}"
+    )
+
+
 def main() -> None:
     """Measures the shapes that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -354,10 +380,14 @@ def main() -> None:
     parser.add_argument("--threshold", type=float, default=0.95)
     parser.add_argument("--dtype", choices=("float16", "float32"), default="float16")
     parser.add_argument("--quick", action="store_true", help="20,000 rows")
+    parser.add_argument("--one-cluster", type=int, default=0, help="only this: rows of a cluster")
     arguments = parser.parse_args()
     print("\n".join(f"- {line}" for line in rounds.header()))
     if arguments.device == "cuda" and not torch.cuda.is_available():
         print("\n## CUDA\n\nnot measured: torch sees no CUDA device")
+        return
+    if arguments.one_cluster:
+        one_cluster(arguments)
         return
     many = {"cpu": 500_000, "cuda": 10_000_000}[arguments.device]
     arguments.rows = arguments.rows or (20_000 if arguments.quick else many)
