@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/ready
 WORKERS ?= 2
 
-.PHONY: demo test test-cuda check fix bench bench-kernels bench-duplicates clean
+.PHONY: demo test test-cuda check fix bench bench-kernels bench-duplicates bench-semdedup clean
 
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it with PYTHON=..."; exit 1; }
@@ -40,7 +40,7 @@ test: check .cache/pictures
 # On a machine with a card; PY is a Python with torch, pytest and NVIDIA's bindings.
 PY ?= $(BIN)/python
 test-cuda:
-	$(PY) -m pytest -n 0 tests/kernels/test_cuda.py
+	$(PY) -m pytest -n 0 tests/kernels/test_cuda.py tests/quality/test_semdedup_cuda.py
 	compute-sanitizer --tool memcheck --error-exitcode 1 \
 	  $(PY) -m pytest -n 0 tests/kernels/test_cuda.py -k "overflow or portable or opcheck"
 	compute-sanitizer --tool racecheck --error-exitcode 1 \
@@ -67,6 +67,9 @@ bench-kernels: $(READY)
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 	  > $@/lib/python$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')/site-packages/main.pth
 	$@/bin/python -m pip install --quiet --requirement benchmarks/peers.txt
+
+bench-semdedup: $(READY)
+	$(BIN)/python benchmarks/semdedup.py
 
 bench-duplicates: .cache/peers .cache/pictures
 	$(BIN)/python benchmarks/duplicates.py

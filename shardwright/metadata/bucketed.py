@@ -8,7 +8,7 @@ it once (``open_listed``).
 
 import base64
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -73,13 +73,14 @@ class BucketedFiles:
 
     def read(self, bucket: int) -> pa.Table:
         """One bucket's rows: files in order, rows in the order in which they were written."""
-        first, last = np.searchsorted(self.pairs[0], [bucket, bucket + 1])
-        groups = [self._read_group(*pair) for pair in self.pairs[1:, first:last].T.tolist()]
-        return pa.concat_tables([self.schema.empty_table(), *groups])
+        return pa.concat_tables([self.schema.empty_table(), *self.groups(bucket)])
 
-    def _read_group(self, number: int, group: int) -> pa.Table:
-        with pq.ParquetFile(self.paths[number], metadata=self.footers[number]) as file:
-            return file.read_row_group(group, use_threads=False)
+    def groups(self, bucket: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Yields one bucket's rows, those of a file at a time, with some of their columns."""
+        first, last = np.searchsorted(self.pairs[0], [bucket, bucket + 1])
+        for number, group in self.pairs[1:, first:last].T.tolist():
+            with pq.ParquetFile(self.paths[number], metadata=self.footers[number]) as file:
+                yield file.read_row_group(group, columns, use_threads=False)
 
 
 def open_bucketed(paths: Sequence[Path]) -> BucketedFiles:

@@ -89,6 +89,22 @@ DUPLICATE_SEMANTICS = pa.schema(
     ]
 )
 
+SEMANTIC_DUPLICATES = DUPLICATES.append(pa.field("threshold", pa.float64(), nullable=False))
+
+SEMANTIC_SUMMARY = pa.schema(
+    [
+        pa.field("semantics", pa.string(), nullable=False),
+        pa.field("chosen", pa.bool_(), nullable=False),
+        pa.field("removed", pa.int64(), nullable=False),
+        pa.field("threshold", pa.float64(), nullable=False),
+        pa.field("clusters", pa.int64(), nullable=False),
+        pa.field("sampled", pa.int64(), nullable=False),
+        pa.field("crossing", pa.float64(), nullable=False),
+        pa.field("crossing_low", pa.float64(), nullable=False),
+        pa.field("crossing_high", pa.float64(), nullable=False),
+    ]
+)
+
 CODE_SIGNATURES = pa.schema(
     [
         _ID,

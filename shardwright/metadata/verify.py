@@ -158,6 +158,7 @@ _CHECKS = (
         )
     ),
     _unique("duplicates", "record_id, kind"),
+    _unique("semantic_duplicates"),
     *(
         _Check(
             name,
@@ -167,7 +168,14 @@ _CHECKS = (
         )
         for name in (
             *("lookup", "filter_scores", "signatures", "duplicates", "embeddings"),
-            *("contamination", "clusters", "scores", "score_explanations", "decisions"),
+            *(
+                "contamination",
+                "semantic_duplicates",
+                "clusters",
+                "scores",
+                "score_explanations",
+                "decisions",
+            ),
             *("shards", "curated"),
         )
     ),

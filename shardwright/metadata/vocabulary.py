@@ -11,6 +11,8 @@ TABLES = {
     "embeddings": "One vector per live record.",
     "contamination": "One row per hit of a record against an item of a benchmark.",
     "semantic_duplicates": "One row per record in a group of records that mean the same.",
+    "semantic_centroids": "One unit vector per cluster in which semantic duplicates are sought.",
+    "semantic_summary": "How many records each meaning of semantic duplicates would remove.",
     "centroids": "One unit vector per cluster.",
     "clusters": "The nearest centroid of each live record, and how far it is.",
     "scores": "One row per live record and one column per method; higher is more worth keeping.",

@@ -105,12 +105,22 @@ def _contaminated(recipe: Recipe) -> str:
     )
 
 
+def _semantic(recipe: Recipe) -> str:
+    """What is close to another record in meaning; the threshold may have been found."""
+    return (
+        "SELECT record_id, 'semantic' AS stage, 'semantic_duplicate' AS reason, "
+        "similarity AS score, threshold, representative_id FROM semantic_duplicates "
+        "WHERE record_id <> representative_id"
+    )
+
+
 # Dropping stages in stage order: stage -> (its table, query for whom it drops and why). A record
 # that several dropped counts for the first.
 DROPS: dict[str, tuple[str, Callable[[Recipe], str]]] = {
     "filter": ("filter_scores", _filtered),
     "duplicates": ("duplicates", _duplicated),
     "decontaminate": ("contamination", _contaminated),
+    "semantic": ("semantic_duplicates", _semantic),
 }
 
 

@@ -1,5 +1,6 @@
 """Training k-means on a sample of the live vectors, for the stages that cluster."""
 
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from shardwright.embeddings.sampling import automatic_k, sample_keys, sample_size
 from shardwright.metadata.files import fingerprint
@@ -81,6 +83,23 @@ def train(
     inputs = [embeddings, *dropped_since_embed(run, stage)]
     origin = run.origin(stage, VERSION, decisive, inputs, started)
     return run.commit(job, origin)[table]
+
+
+def share_cores(driver: int) -> None:
+    """Leaves torch one thread in every process but the driver.
+
+    Worker processes share the cores: OpenMP's threads would wait for each other's turn, which takes
+    ten times as long. What the kernels answer does not depend on it.
+    """
+    if os.getpid() != driver:
+        import torch
+
+        torch.set_num_threads(1)
+
+
+def read_centroids(path: Path) -> np.ndarray[Any, Any]:
+    """The vectors of a table of centroids, float32 [k, d]."""
+    return matrix(pq.read_table(path).column("vector").combine_chunks()).copy()
 
 
 def sample(

@@ -32,9 +32,13 @@ from shardwright.pipelines.stages.ingest import plan as plan_ingest
 from shardwright.pipelines.stages.ingest import run_ingest
 from shardwright.pipelines.stages.prune import run_prune
 from shardwright.pipelines.stages.score import run_score
+from shardwright.pipelines.stages.semantic import check_semantic, run_semantic
 from shardwright.pipelines.stages.shard import run_shard
 
-_BEAM_STAGES = ("ingest", "filter", "duplicates", "embed", "decontaminate", "cluster", "shard")
+_BEAM_STAGES = (
+    *("ingest", "filter", "duplicates", "embed", "decontaminate", "semantic"),
+    *("cluster", "shard"),
+)
 
 STAGES: dict[str, Callable[[Run, StageProgress], None]] = {
     "ingest": run_ingest,
@@ -42,6 +46,7 @@ STAGES: dict[str, Callable[[Run, StageProgress], None]] = {
     "duplicates": run_duplicates,
     "embed": run_embed,
     "decontaminate": run_decontaminate,
+    "semantic": run_semantic,
     "index": run_index,
     "cluster": run_cluster,
     "score": run_score,
@@ -93,6 +98,8 @@ def curate(
         check_earlier(recipe)  # and so is an earlier curation,
     if "decontaminate" in names:
         load_items(recipe)  # a benchmark
+    if "semantic" in names:
+        check_semantic(recipe.duplicates.semantic)
     if "cluster" in names:
         check_device(recipe)  # and a device
     with locked(layout.root):

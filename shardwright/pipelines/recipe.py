@@ -93,14 +93,18 @@ class Recipe(Section):
                 raise ValueError(
                     f"filters: {item.name!r} cannot be masked; only {' and '.join(MASKED)}"
                 )
-        keep = self.duplicates.keep
-        if isinstance(keep, Highest) and (
-            keep.highest not in names or known[keep.highest].kind != "number"
+        semantic = self.duplicates.semantic
+        for key, keep in (
+            ("duplicates.keep", self.duplicates.keep),
+            ("duplicates.semantic.keep", None if semantic is None else semantic.keep),
         ):
-            raise ValueError(
-                f"duplicates.keep: {keep.highest!r} is no filter of this recipe that measures a "
-                "number; add it to filters (with action: flag to drop nothing by it)"
-            )
+            if isinstance(keep, Highest) and (
+                keep.highest not in names or known[keep.highest].kind != "number"
+            ):
+                raise ValueError(
+                    f"{key}: {keep.highest!r} is no filter of this recipe that measures a "
+                    "number; add it to filters (with action: flag to drop nothing by it)"
+                )
         return self
 
     @model_validator(mode="after")
@@ -126,11 +130,16 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
-    def _prune_needs_embedding(self) -> "Recipe":
+    def _embedding_is_there(self) -> "Recipe":
         if self.embedding is None and self.prune is not None:
             raise ValueError(
                 f"prune.method {self.prune.method!r} works on embeddings, and embedding is null; "
                 "set an embedding, or set prune to null"
+            )
+        if self.embedding is None and self.duplicates.semantic is not None:
+            raise ValueError(
+                "duplicates.semantic works on embeddings, and embedding is null; "
+                "set an embedding, or set duplicates.semantic to null"
             )
         return self
 

@@ -46,6 +46,7 @@ class Run:
             device=embedding.device,
             dtype=embedding.dtype,
             batch_size=embedding.batch_size,
+            options=embedding.options,
         )
 
     def plan(

@@ -8,6 +8,7 @@ orthonormal directions in which the rests u are large. By Cauchy and Schwarz, wi
 
 the inner product of the narrow rows (a, P u, r), of m + 2 numbers, is never less than the
 similarity. Pairs whose bound is above the threshold are then measured whole, in exact arithmetic.
+How many directions pay is tried on some rows; it decides the time and never the result.
 """
 
 from collections.abc import Iterator
@@ -21,21 +22,36 @@ import torch
 from shardwright import kernels
 from shardwright.kernels import exact
 
-Rows: TypeAlias = npt.NDArray[Any]
+Rows: TypeAlias = npt.NDArray[Any] | torch.Tensor
 Int64: TypeAlias = npt.NDArray[np.int64]
 Float64: TypeAlias = npt.NDArray[np.float64]
 Pairs: TypeAlias = tuple[Int64, Int64, Float64]
 """Earlier row, later row, cosine similarity."""
+Found: TypeAlias = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""The same, where they were computed."""
 
+SMALL = 128
+"""Rows of a group that is compared together with others."""
+_TOGETHER = 1 << 14
+"""Most groups that are compared together."""
 TILE = 2048
 """Rows of a large group that are compared with as many at a time."""
-_BATCH_PAIRS = 1 << 24
-"""Pairs that one call compares, unless a group has more."""
-_SLACK = 1e-6
-"""Narrow rows are rounded to float32, each number by less than 2^-24 of it, so that the product of
-two of them, whose norms are at most 1 + 2^-20, is off by less than 2^-22 = 2.4e-7."""
-_WORTH = 0.01
-"""Share of pairs to be measured whole above which measuring all pairs at once is faster."""
+_BLOCK = 256
+"""Rows whose products with a tile are held at a time; on a CPU they fit a cache."""
+_HELD_PAIRS = 1 << 22
+"""Pairs that are held before they are handed on."""
+_SLACK = 1e-5
+"""How much less than the bound a product of narrow rows can be. Rounding them to float32 takes less
+than 2^-22, and a float32 product of at most 130 numbers less than 131 * 2^-24 = 7.9e-6 of the norms
+(Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed., sec. 3.1)."""
+_PROJECTED = {"cpu": 1024, "cuda": 1 << 18}
+"""Rows that are made narrow at a time; on a CPU they fit a cache."""
+_WIDTHS = (16, 32, 64, 96, 128)
+"""Numbers of directions that are tried."""
+_TRIED = 1024
+"""Rows that they are tried on."""
+_WHOLE = 100.0
+"""What measuring one pair whole costs, beside its share of measuring all pairs at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,29 +66,47 @@ class Narrow:
     centroids: npt.NDArray[np.float32]
     directions: Float64
 
-    def rows(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Narrow rows float32 [n, m + 2] of rows [n, d] of the clusters ``labels`` int64 [n]."""
+    def rows(self, x: torch.Tensor, labels: torch.Tensor, width: int | None = None) -> torch.Tensor:
+        """Narrow rows float32 [n, width + 2] of rows [n, d] of the clusters ``labels`` int64 [n].
+
+        Of the directions the first ``width`` are taken, or all.
+        """
         centres = torch.from_numpy(self.centroids).to(x.device).double()
         centres /= centres.norm(dim=1, keepdim=True).clamp_(min=1e-300)
-        directions = torch.from_numpy(self.directions).to(x.device)
+        directions = torch.from_numpy(self.directions[:width]).to(x.device)
+        turned = centres @ directions.T
         narrow = torch.empty(len(x), len(directions) + 2, device=x.device)
-        for start in range(0, len(x), TILE):
-            part = slice(start, start + TILE)
-            rest = x[part].double()
-            rest /= rest.norm(dim=1, keepdim=True).clamp_(min=1e-300)
-            mine = centres[labels[part]]
-            along = (rest * mine).sum(1)
-            rest -= along[:, None] * mine
-            inside = rest @ directions.T
-            left = rest.square().sum(1) - inside.square().sum(1)
+        step = _PROJECTED[x.device.type]
+        for start in range(0, len(x), step):
+            part = slice(start, start + step)
+            rows, mine = x[part].double(), labels[part]
+            scale = rows.norm(dim=1).clamp_(min=1e-300).reciprocal_()
+            along = torch.linalg.vecdot(rows, centres[mine]) * scale
+            # P u = P x - a P c, and |u|^2 = 1 - a^2
+            inside = (rows @ directions.T) * scale[:, None] - along[:, None] * turned[mine]
+            left = (1 - along.square() - inside.square().sum(1)).clamp_(min=0)
             narrow[part, 0] = along.float()
             narrow[part, 1:-1] = inside.float()
-            # what rounding leaves of the difference of two squares is below 1e-14
-            narrow[part, -1] = left.clamp_(min=0).add_(1e-14).sqrt_().float()
+            # what rounding leaves of the differences of squares is below 1e-12
+            narrow[part, -1] = left.add_(1e-12).sqrt_().float()
         return narrow
 
+    def best_width(self, x: torch.Tensor, labels: torch.Tensor, threshold: float) -> int | None:
+        """How many directions cost least for rows of one cluster; None if measuring whole does."""
+        best, least = None, 1.0
+        for width in (w for w in _WIDTHS if w <= len(self.directions)):
+            few = self.rows(x, labels, width)
+            close = int((few @ few.T > threshold - _SLACK).sum()) - len(x)
+            share = max(0, close) / max(1, len(x) * (len(x) - 1))
+            cost = (width + 2) / x.shape[1] + _WHOLE * share
+            if cost < least:
+                best, least = width, cost
+        return best
 
-def narrow_basis(x: Rows, labels: Int64, centroids: npt.NDArray[np.float32], width: int) -> Narrow:
+
+def narrow_basis(
+    x: npt.NDArray[Any], labels: Int64, centroids: npt.NDArray[np.float32], width: int
+) -> Narrow:
     """Finds the directions in which rows differ most from their centroids.
 
     They are the first eigenvectors of the sum of u u' over a sample: any orthonormal directions
@@ -102,13 +136,13 @@ def close_pairs(
 ) -> Iterator[Pairs]:
     """Yields all pairs of rows of one cluster whose cosine similarity is above a threshold.
 
-    What is yielded together belongs together: all pairs of some whole clusters, or, of a cluster
-    of more than ``TILE`` rows, the pairs between a tile of later rows and a tile of earlier ones,
-    the later tiles in order and for each its earlier tiles in order, itself last. So whoever adds
-    them up in this order knows all about the earlier rows when the later ones come.
+    What is yielded together belongs together: all pairs of some whole clusters, or, of a large
+    cluster, all pairs of a tile of later rows with some earlier ones: the later tiles in order, for
+    each its earlier rows in order, itself last. So whoever adds them up in this order knows all
+    about the earlier rows when the later ones come.
 
     Args:
-        x: rows [n, d], float32 or float16; may be mapped from a file.
+        x: rows [n, d], float32 or float16; may be mapped from a file, or a tensor on any device.
         labels: int64 [n], ascending: the cluster of each row.
         threshold: pairs strictly above it are found, in exact arithmetic.
         narrow: what to rule most pairs out by; without it all are measured whole.
@@ -116,73 +150,129 @@ def close_pairs(
     """
     bounds = np.append(np.flatnonzero(np.diff(labels, prepend=-1)), len(labels))
     sizes = np.diff(bounds)
+    width = None
+    if narrow is not None and len(x):
+        largest = int(sizes.argmax())
+        ends = bounds[largest], bounds[largest + 1] - 1
+        some = np.unique(np.linspace(*ends, _TRIED).astype(np.int64))
+        tried = _placed(x[some], device), _placed(labels[some], device)
+        width = narrow.best_width(*tried, threshold)
     first = 0
     while first < len(sizes):
-        if sizes[first] > TILE:
-            yield from _tiled(x, labels, bounds[first : first + 2], threshold, narrow, device)
-            first += 1
-            continue
-        pairs = np.cumsum(sizes[first:] ** 2)
-        fits = (sizes[first:] <= TILE) & (pairs <= max(_BATCH_PAIRS, int(pairs[0])))
-        last = first + (len(fits) if fits.all() else int(fits.argmin()))
-        start, stop = int(bounds[first]), int(bounds[last])
-        if pairs[last - first - 1] > stop - start:  # groups of one row have no pair
-            offsets = bounds[first : last + 1] - start
-            i, j, value = _search(
-                _placed(x[start:stop], device),
-                _placed(labels[start:stop], device),
-                _placed(offsets, device),
-                threshold,
-                narrow,
-            )
-            yield i + start, j + start, value
+        small = np.concatenate([sizes[first : first + _TOGETHER] <= SMALL, [False]])
+        last = first + int(small.argmin())
+        if last == first:
+            last += 1
+        part = slice(int(bounds[first]), int(bounds[last]))
+        if part.stop - part.start > last - first:  # groups of one row have no pair
+            rows, named = _placed(x[part], device), _placed(labels[part], device)
+            few, least = None, threshold
+            if narrow is not None and width is not None:
+                few = narrow.rows(rows, named, width)
+                least = threshold - _SLACK
+            if sizes[first] <= SMALL:
+                offsets = _placed(bounds[first : last + 1] - part.start, device)
+                found = iter([_together(rows, few, offsets, threshold, least)])
+            else:
+                found = _tiled(rows, few, threshold, least)
+            for i, j, value in found:
+                earlier: Int64 = i.cpu().numpy() + part.start
+                later: Int64 = j.cpu().numpy() + part.start
+                yield earlier, later, value.cpu().numpy()
         first = last
 
 
-def _tiled(
-    x: Rows,
-    labels: Int64,
-    bounds: Int64,
-    threshold: float,
-    narrow: Narrow | None,
-    device: str,
-) -> Iterator[Pairs]:
-    """The pairs of one group, tile against tile."""
-    begin, end = int(bounds[0]), int(bounds[1])
-    for later in range(begin, end, TILE):
-        mine = np.arange(later, min(later + TILE, end))
-        for earlier in [*range(begin, later, TILE), later]:
-            same = earlier == later
-            rows = mine if same else np.concatenate([np.arange(earlier, earlier + TILE), mine])
-            i, j, value = _search(
-                _placed(x[rows], device),
-                _placed(labels[rows], device),
-                _placed(np.array([0, len(rows)]), device),
-                threshold,
-                narrow,
-            )
-            across = np.full(len(i), True) if same else (i < TILE) & (j >= TILE)
-            yield rows[i[across]], rows[j[across]], value[across]
-
-
 def _placed(values: Rows, device: str) -> torch.Tensor:
+    if isinstance(values, torch.Tensor):
+        return values.to(device)
     return torch.from_numpy(np.require(values, requirements=["C", "W"])).to(device)
 
 
-def _search(
+def _together(
     x: torch.Tensor,
-    labels: torch.Tensor,
+    few: torch.Tensor | None,
     offsets: torch.Tensor,
     threshold: float,
-    narrow: Narrow | None,
-) -> Pairs:
-    """The pairs of groups that one call holds."""
-    if narrow is not None:
-        few = narrow.rows(x, labels)
-        i, j, _ = kernels.pairs_above(few, threshold - _SLACK, offsets, "dot", precision="fast")
-        if len(i) <= _WORTH * float((offsets.diff().double() ** 2).sum()) / 2:
+    least: float,
+) -> Found:
+    """The pairs of many small groups."""
+    if few is not None:
+        i, j, _ = kernels.pairs_above(few, least, offsets, "dot")
+        if _WHOLE * len(i) <= float((offsets.diff().double() ** 2).sum()) / 2:
             norms = exact.norms(x, "x")
             passed, value = exact.above(x, x, i, j, threshold, "cosine", norms, norms)
-            return i[passed].cpu().numpy(), j[passed].cpu().numpy(), value[passed].cpu().numpy()
-    i, j, value = kernels.pairs_above(x, threshold, offsets)
-    return i.cpu().numpy(), j.cpu().numpy(), value.cpu().numpy()
+            return i[passed], j[passed], value[passed]
+    return kernels.pairs_above(x, threshold, offsets)
+
+
+def _tiled(
+    x: torch.Tensor, few: torch.Tensor | None, threshold: float, least: float
+) -> Iterator[Found]:
+    """The pairs of one large group, tile against tile; held until they are many."""
+    norms = exact.norms(x, "x")
+    for start in range(0, len(x), TILE):
+        stop = min(start + TILE, len(x))
+        held: list[Found] = []
+        for earlier in range(0, stop, TILE):
+            held.append(_between(x, few, norms, slice(start, stop), earlier, threshold, least))
+            if sum(len(found[0]) for found in held) > _HELD_PAIRS and earlier < start:
+                yield _joined(held)
+                held = []
+        yield _joined(held)
+
+
+def _joined(found: list[Found]) -> Found:
+    i, j, value = (torch.cat(side) for side in zip(*found, strict=True))
+    return i, j, value
+
+
+def _between(
+    x: torch.Tensor,
+    few: torch.Tensor | None,
+    norms: torch.Tensor,
+    later: slice,
+    earlier: int,
+    threshold: float,
+    least: float,
+) -> Found:
+    """The pairs of a tile of later rows with the tile of rows from ``earlier``, or with itself."""
+    tile = slice(earlier, min(earlier + TILE, later.stop))
+    same = tile == later
+    if few is not None:
+        i, j = _reaching(few[tile], few[later], least, same)
+        pairs = (tile.stop - tile.start) * (later.stop - later.start) / (1 + same)
+        if _WHOLE * len(i) <= pairs:
+            passed, value = exact.above(
+                x[tile], x[later], i, j, threshold, "cosine", norms[tile], norms[later]
+            )
+            return i[passed] + earlier, j[passed] + later.start, value[passed]
+    if same:
+        i, j, value = kernels.pairs_above(x[tile], threshold)
+        return i + earlier, j + earlier, value
+    i, j, value = kernels.pairs_above(torch.cat([x[tile], x[later]]), threshold)
+    size = tile.stop - tile.start
+    across = (i < size) & (j >= size)
+    return i[across] + earlier, j[across] - size + later.start, value[across]
+
+
+def _reaching(
+    earlier: torch.Tensor, later: torch.Tensor, threshold: float, same: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows int64 [p] of two tiles whose product is above a threshold; of one tile each pair once.
+
+    On a card products are float64, which a global setting does not round.
+    """
+    if earlier.is_cuda:
+        earlier, later = earlier.double(), later.double()
+    found = [(torch.empty(0, dtype=torch.int64, device=later.device),) * 2]
+    for start in range(0, len(later), _BLOCK):
+        stop = min(start + _BLOCK, len(later))
+        right = earlier[: stop if same else None]
+        scores = later[start:stop] @ right.T
+        rows = (scores.amax(1) > threshold).nonzero()[:, 0]
+        row, i = (scores[rows] > threshold).nonzero(as_tuple=True)
+        j = rows[row] + start
+        below = i < j if same else slice(None)
+        found.append((i[below], j[below]))
+    i, j = (torch.cat(side) for side in zip(*found, strict=True))
+    return i, j

@@ -7,7 +7,7 @@ left, are the records farthest from their centroid. The paper leaves ties open; 
 is cut loses its farthest members first, and records at equal distance go by ``record_id``.
 """
 
-import duckdb
+import numpy as np
 import pyarrow as pa
 
 
@@ -58,7 +58,7 @@ def threshold(records: int, fraction: float, alpha: float) -> float:
 
 
 def scip(clusters: pa.Table, fraction: float = 0.2, alpha: float = 0.8) -> pa.Table:
-    """Ranks a table of assignments in memory; see ``ranking_query`` for the columns.
+    """Ranks a table of assignments in memory: what ``ranking_query`` says, in NumPy.
 
     Args:
         clusters: ``record_id`` string, ``cluster`` int32, ``distance`` float64 (1 - cosine).
@@ -66,9 +66,22 @@ def scip(clusters: pa.Table, fraction: float = 0.2, alpha: float = 0.8) -> pa.Ta
         alpha: Share of those that is chosen by cluster size.
 
     Returns:
-        A row per record, the first to be pruned first.
+        The columns of ``ranking_query``, a row per record, the first to be pruned first.
     """
-    with duckdb.connect() as connection:
-        connection.register("assignments", clusters)
-        query = ranking_query("assignments", clusters.num_rows, fraction, alpha)
-        return connection.sql(f"SELECT * FROM ({query}) ORDER BY position").to_arrow_table()
+    records = clusters.num_rows
+    total, by_size = pruned_counts(records, fraction, alpha)
+    clusters = clusters.select(["record_id", "cluster", "distance"])
+    cluster, distance = (clusters.column(name).to_numpy() for name in ("cluster", "distance"))
+    _, label, sizes = np.unique(cluster, return_inverse=True, return_counts=True)
+    size = sizes[label].astype(np.int64)
+    ties = clusters.column("record_id").to_numpy().astype("S32")
+    order = np.lexsort((ties, -distance, size))
+    rest = order[by_size:]
+    order[by_size:] = rest[np.lexsort((ties[rest], -distance[rest]))]
+    position = np.arange(1, records + 1)
+    criterion = np.where(position <= by_size, "size", "distance")
+    ranked = clusters.take(pa.array(order))
+    ranked = ranked.add_column(2, "cluster_size", pa.array(size[order]))
+    ranked = ranked.append_column("position", pa.array(position))
+    ranked = ranked.append_column("criterion", pa.array(criterion, mask=position > total))
+    return ranked.append_column("scip", pa.array((position - 0.5) / max(records, 1)))

@@ -15,6 +15,7 @@ Of a chain A ~ B ~ C, A and C apart, ``ranked`` and ``components`` keep A, ``gre
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from shardwright.quality.close_pairs import Float64, Int64
 
@@ -42,20 +43,31 @@ class Verdicts:
         """
         self._earlier.offer(j, i, value)
         _join(self._root, i, j)
-        self._add_greedy(i, j, value)
+        rows, places = np.unique(np.concatenate([i, j]), return_inverse=True)
+        stays = self._survivors(places[: len(i)], places[len(i) :], rows)
+        self._survivor.offer(j[stays], i[stays], value[stays])
 
-    def _add_greedy(self, i: Int64, j: Int64, value: Float64) -> None:
-        gone = self._survivor.index >= 0
-        left = np.flatnonzero(~gone[i])
-        open_ = left[~gone[j[left]]]
+    def _survivors(self, i: Int64, j: Int64, rows: Int64) -> npt.NDArray[np.bool_]:
+        """Which pairs have an earlier row that ``greedy`` keeps; i and j are places in ``rows``."""
+        gone = self._survivor.index[rows] >= 0
+        open_ = np.flatnonzero(~gone[i] & ~gone[j])
         while len(open_):
-            waiting = np.zeros(len(gone), bool)
+            waiting = np.zeros(len(rows), bool)
             waiting[j[open_]] = True
             # the first open row of all has only earlier rows that are settled: some pair goes
             gone[j[open_[~waiting[i[open_]]]]] = True
             open_ = open_[~gone[i[open_]] & ~gone[j[open_]]]
-        left = left[~gone[i[left]]]
-        self._survivor.offer(j[left], i[left], value[left])
+        return ~gone[i]
+
+    @property
+    def earlier(self) -> tuple[Int64, Float64]:
+        """The closest earlier row of each row, -1 where none is close, and its similarity."""
+        return self._earlier.index, self._earlier.value
+
+    @property
+    def survivor(self) -> tuple[Int64, Float64]:
+        """The closest earlier row that ``greedy`` keeps, -1 where none is close; its similarity."""
+        return self._survivor.index, self._survivor.value
 
     def representatives(self, meaning: Meaning) -> Int64:
         """For each row the row that stays in its place, int64 [n]; itself if it stays.
@@ -63,12 +75,11 @@ class Verdicts:
         For ``ranked``, where what a row is close to may go itself, it is where the way from a row
         to its closest earlier row ends.
         """
-        itself = np.arange(len(self._root))
         if meaning == "components":
-            return self._root.copy()
-        if meaning == "greedy":
-            return np.where(self._survivor.index >= 0, self._survivor.index, itself)
-        return _compressed(np.where(self._earlier.index >= 0, self._earlier.index, itself))
+            return _ends(self._root, self._root)
+        closest = self._survivor if meaning == "greedy" else self._earlier
+        leads = np.where(closest.index >= 0, closest.index, np.arange(len(self._root)))
+        return _ends(leads, leads)
 
 
 class _Closest:
@@ -87,25 +98,27 @@ class _Closest:
 
 
 def _join(root: Int64, i: Int64, j: Int64) -> None:
-    """Joins the components of pairs; ``root`` [n] leads each row to the first of its component."""
-    while True:
-        a, b = root[i], root[j]
-        apart = a != b
-        if not apart.any():
-            return
-        i, j = i[apart], j[apart]
-        low, high = np.minimum(a[apart], b[apart]), np.maximum(a[apart], b[apart])
-        np.minimum.at(root, high, low)
-        root[:] = _compressed(root)
+    """Joins the components of pairs.
+
+    ``root`` [n] leads each row to an earlier one of its component, and the first to itself.
+    """
+    while len(i):
+        i, j = _ends(root, i), _ends(root, j)
+        apart = i != j
+        i, j = np.minimum(i[apart], j[apart]), np.maximum(i[apart], j[apart])
+        np.minimum.at(root, j, i)
 
 
-def _compressed(leads: Int64) -> Int64:
-    """Where the ways end that lead from each row to an earlier one or to itself."""
+def _ends(leads: Int64, rows: Int64) -> Int64:
+    """Where the ways end that lead from rows on to others; the last leads to itself."""
+    ends = leads[rows]
     while True:
-        further = leads[leads]
-        if np.array_equal(further, leads):
-            return leads
-        leads = further
+        further = leads[ends]
+        if np.array_equal(further, ends):
+            return ends
+        if rows is leads:  # of all rows: each step doubles the way
+            leads = further
+        ends = further
 
 
 def threshold_for(highest: Float64, target: float) -> float:

@@ -39,9 +39,8 @@ PACKAGE = ROOT / "shardwright"
 PAGES = {
     page: (ROOT / "docs" / f"{page}.md").read_text()
     for page in (
-        *("sources", "filters", "duplicates", "decontamination", "embeddings", "kernels"),
-        *("indexes",),
-        *("tables", "metadata", "extending"),
+        *("sources", "filters", "duplicates", "decontamination", "embeddings", "indexes"),
+        *("semantic", "kernels", "tables", "metadata", "extending"),
     )
 }
 _BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -80,7 +79,7 @@ EVERYTHING = """
 name: code
 modality: code
 filters: [max_line_length, licence]
-duplicates: {{near: {{threshold: 0.95}}}}
+duplicates: {{near: {{threshold: 0.95}}, semantic: {{threshold: 0.99}}}}
 decontaminate: {{benchmarks: [{{name: own, uri: {items}}}], similarity: null}}
 clusters: {{k: 4}}
 """
@@ -289,6 +288,7 @@ def schemas_that_are_written() -> dict[str, list[pa.Schema]]:
         "records": [schemas.CODE_RECORDS, schemas.IMAGE_RECORDS],
         "embeddings": [schemas.embeddings(8, "float32")],
         "centroids": [schemas.centroids(8)],
+        "semantic_centroids": [schemas.centroids(8)],
         "curated": [schemas.curated("code")],
         "signatures": [schemas.CODE_SIGNATURES, schemas.IMAGE_SIGNATURES],
         "filter_scores": [schemas.filter_scores({})],

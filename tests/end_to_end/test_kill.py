@@ -1,5 +1,6 @@
 """kill -9 in the middle of each stage, then the same command again."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,9 +12,9 @@ import pytest
 
 # Runs a curation in a process that kills itself with SIGKILL at the n-th file that a stage makes
 # appear (parts, sidecars, manifests, shards, metadata): before the file gets its name when n is
-# even, right after when it is odd.
+# even, right after when it is odd. If it is not killed it says how many files each stage made.
 _CHILD = """
-import os, signal, sys
+import json, os, signal, sys
 sys.path.insert(0, sys.argv[1])
 import common
 from pathlib import Path
@@ -21,18 +22,18 @@ from shardwright.metadata import files
 from shardwright.pipelines import curate as curation
 
 stage, point = sys.argv[4], int(sys.argv[5])
-count = 0
-inside = False
+counts = dict.fromkeys(curation.STAGES, 0)
+inside = None
 
 def dying(close):
     def wrapped(self):
-        global count
-        if inside and not self.closed:
-            count += 1
-            if count == point and point % 2 == 0:
+        if inside is not None and not self.closed:
+            counts[inside] += 1
+            here = inside == stage and counts[inside] == point
+            if here and point % 2 == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
             close(self)
-            if count == point:
+            if here:
                 os.kill(os.getpid(), signal.SIGKILL)
         else:
             close(self)
@@ -40,17 +41,18 @@ def dying(close):
 
 files.HashedFile.close = dying(files.HashedFile.close)
 
-def marked(run_stage):
+def marked(name, run_stage):
     def wrapped(run, progress):
         global inside
-        inside = True
+        inside = name
         run_stage(run, progress)
-        inside = False
+        inside = None
     return wrapped
 
-curation.STAGES[stage] = marked(curation.STAGES[stage])
+for name, run_stage in curation.STAGES.items():
+    curation.STAGES[name] = marked(name, run_stage)
 common.run("code", Path(sys.argv[2]), Path(sys.argv[3]), *sys.argv[6:])
-print(f"files {count}")
+print("\\n" + json.dumps(counts))
 """
 
 STAGES = [
@@ -59,6 +61,7 @@ STAGES = [
     "duplicates",
     "embed",
     "decontaminate",
+    "semantic",
     "index",
     "cluster",
     "score",
@@ -73,26 +76,38 @@ def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return common.copy_sources(tmp_path_factory.mktemp("code"), 200)
 
 
-def benchmark(code: Path) -> str:
-    """A benchmark of which one item stands in the data."""
+def settings(code: Path) -> list[str]:
+    """Every stage has something to do: a benchmark of which one item stands in the data, too."""
     items = code.parent / "items"
     items.mkdir(exist_ok=True)
     largest = max(code.rglob("*.py"), key=lambda path: (path.stat().st_size, path.name))
     (items / "item.py").write_bytes(largest.read_bytes()[:3000])
-    return f"decontaminate={{benchmarks: [{{name: own, uri: {items}}}]}}"
+    return [
+        f"decontaminate={{benchmarks: [{{name: own, uri: {items}}}]}}",
+        "duplicates.semantic={target: 0.9}",
+    ]
 
 
 @pytest.fixture(scope="module")
 def reference(code: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("reference")
-    common.run("code", code, output, benchmark(code))
+    common.run("code", code, output, *settings(code))
     return output
+
+
+@pytest.fixture(scope="module")
+def counts(code: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
+    """How many files each stage makes."""
+    whole = child(code, tmp_path_factory.mktemp("count"), "none", 0)
+    assert whole.returncode == 0, whole.stderr
+    found: dict[str, int] = json.loads(whole.stdout.splitlines()[-1])
+    return found
 
 
 def child(code: Path, output: Path, stage: str, point: int) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", _CHILD, str(Path(__file__).parent), str(code), str(output)]
     return subprocess.run(
-        [*command, stage, str(point), benchmark(code)],
+        [*command, stage, str(point), *settings(code)],
         capture_output=True,
         text=True,
         env={**os.environ},
@@ -100,10 +115,10 @@ def child(code: Path, output: Path, stage: str, point: int) -> subprocess.Comple
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_killed_and_run_again(stage: str, code: Path, reference: Path, tmp_path: Path) -> None:
-    whole = child(code, tmp_path / "count", stage, 0)
-    assert whole.returncode == 0, whole.stderr
-    files = int(whole.stdout.split()[-1])
+def test_killed_and_run_again(
+    stage: str, code: Path, reference: Path, counts: dict[str, int], tmp_path: Path
+) -> None:
+    files = counts[stage]
     assert files > 0
     for point in sorted({max(1, files // 2), files}):
         output = tmp_path / f"killed-at-{point}"
@@ -111,7 +126,7 @@ def test_killed_and_run_again(stage: str, code: Path, reference: Path, tmp_path:
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         assert not (output / "croissant.json").exists() or (stage, point) == ("describe", files)
         staged = {p.name for p in (output / ".staging").glob("*/part-*.json")}
-        common.run("code", code, output, benchmark(code))
+        common.run("code", code, output, *settings(code))
         assert common.contents(output) == common.contents(reference)
         assert common.croissant_without_times(output) == common.croissant_without_times(reference)
         metrics = common.stage_metrics(output)

@@ -1,12 +1,13 @@
 """SCIP's ranking against a direct reading of Algorithm 1."""
 
+import duckdb
 import pyarrow as pa
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shardwright.metadata.schemas import CLUSTERS
-from shardwright.quality.scip import pruned_counts, scip, threshold
+from shardwright.quality.scip import pruned_counts, ranking_query, scip, threshold
 
 
 def algorithm_1(
@@ -40,6 +41,11 @@ def test_ranking_is_algorithm_1(
         [{"record_id": i, "cluster": c, "distance": d} for i, c, d in given_order], CLUSTERS
     )
     ranked = scip(table, fraction, alpha).to_pylist()
+    with duckdb.connect() as connection:
+        connection.register("assignments", table)
+        query = ranking_query("assignments", len(rows), fraction, alpha)
+        by_sql = connection.sql(f"SELECT * FROM ({query}) ORDER BY position").to_arrow_table()
+    assert by_sql.to_pylist() == ranked
     expected = algorithm_1(rows, fraction, alpha)
     assert {r["record_id"]: r["criterion"] for r in ranked if r["criterion"]} == expected
     cut = threshold(len(rows), fraction, alpha)

@@ -67,6 +67,13 @@ def dropped(found: Verdicts, meaning: str) -> np.ndarray:
     return leads != np.arange(len(leads))
 
 
+@pytest.fixture(autouse=True)
+def all_widths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any number of directions, however little it rules out."""
+    monkeypatch.setattr(finding, "_WIDTHS", tuple(range(1, 65)))
+    monkeypatch.setattr(finding, "_WHOLE", 0.5)
+
+
 SIZES = [1, 7, 1, 300, 2, 40, 0, 90]
 
 
@@ -89,7 +96,10 @@ def test_tiles_change_nothing(
     x, labels, centres = clustered([3, 150, 20, 64, 1], seed=2)
     narrow = None if width is None else narrow_basis(x, labels, centres, width)
     whole = verdicts(x, labels, 0.5, narrow)
+    monkeypatch.setattr(finding, "SMALL", 3)
     monkeypatch.setattr(finding, "TILE", tile)
+    monkeypatch.setattr(finding, "_BLOCK", 7)
+    monkeypatch.setattr(finding, "_HELD_PAIRS", 50)
     tiled = verdicts(x, labels, 0.5, narrow)
     for meaning in MEANINGS:
         np.testing.assert_array_equal(
@@ -158,7 +168,7 @@ def test_a_bound_is_never_less_than_the_similarity(dtype: type) -> None:
         narrow = narrow_basis(x, labels, 5 * centres, width)
         few = narrow.rows(torch.from_numpy(x), torch.from_numpy(labels)).numpy().astype(np.float64)
         assert few.shape == (400, width + 2)
-        assert (few @ few.T >= exact @ exact.T - finding._SLACK / 2).all()
+        assert (few @ few.T >= exact @ exact.T - 2.0**-22).all()
     # with all directions nothing is left, and the bound is the similarity
     narrow = narrow_basis(x, labels, centres, 48)
     few = narrow.rows(torch.from_numpy(x), torch.from_numpy(labels)).numpy().astype(np.float64)
@@ -177,9 +187,22 @@ def test_most_pairs_are_ruled_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         finding.exact, "above", lambda *given: measured.append(len(given[2])) or above(*given)
     )
+    monkeypatch.setattr(finding, "_WIDTHS", (4,))
     narrow = narrow_basis(x, labels, np.eye(64, dtype=np.float32)[:1], 4)
     pairs = next(close_pairs(x, labels, 0.995, narrow))
     assert 0 < len(pairs[0]) <= measured[0] < 1.1 * len(pairs[0]) + 10
+
+
+def test_the_cheapest_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    rng = np.random.default_rng(0)
+    plane = rng.standard_normal((60, 256))
+    labels = torch.zeros(400, dtype=torch.int64)
+    few = torch.from_numpy(rng.standard_normal((400, 60)) @ plane).float()
+    many = torch.from_numpy(rng.standard_normal((400, 256))).float()
+    for x, expected in ((few, 64), (many, None)):
+        narrow = narrow_basis(x.numpy(), labels.numpy(), np.eye(256, dtype=np.float32)[:1], 128)
+        assert narrow.best_width(x, labels, 0.6 if expected else 0.1) == expected
 
 
 def test_threshold_for_a_target() -> None:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from shardwright.embeddings.device import resolve_device
 from shardwright.metadata.files import fingerprint
@@ -25,7 +24,12 @@ from shardwright.pipelines.alive import (
     dropped_since_embed,
     live_batches,
 )
-from shardwright.pipelines.clustering import cluster_count, train
+from shardwright.pipelines.clustering import (
+    cluster_count,
+    read_centroids,
+    share_cores,
+    train,
+)
 from shardwright.pipelines.jobs import Output, Task
 from shardwright.pipelines.progress import StageProgress
 from shardwright.pipelines.recipe import Recipe
@@ -54,15 +58,10 @@ class AssignPart:
         """Streams ``payload["embeddings"]`` into ``clusters``."""
         if payload["embeddings"] is None:
             return
-        import torch
-
         from shardwright.embeddings.kmeans import KMeans
 
-        if os.getpid() != self.driver:
-            # worker processes share the cores: OpenMP's threads would wait for each other's turn,
-            # which takes ten times as long; labels do not depend on it
-            torch.set_num_threads(1)
-        centres = matrix(pq.read_table(self.centroids).column("vector").combine_chunks())
+        share_cores(self.driver)
+        centres = read_centroids(self.centroids)
         precision, device = self.settings.precision, self.settings.device
         kmeans = KMeans(len(centres), precision=precision, device=device)
         path, dropped = Path(payload["embeddings"]), payload["dropped"]

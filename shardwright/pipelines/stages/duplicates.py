@@ -18,13 +18,13 @@ from shardwright.metadata.layout import Layout, opened
 from shardwright.metadata.manifest import Manifest
 from shardwright.metadata.schemas import DUPLICATE_SEMANTICS, DUPLICATES, signatures
 from shardwright.pipelines.alive import drop_parameters, drops_query
+from shardwright.pipelines.keep import keep_order
 from shardwright.pipelines.near import SignPart, sign_tasks
 from shardwright.pipelines.near_groups import NearSearch
 from shardwright.pipelines.progress import StageProgress
 from shardwright.pipelines.recipe import Recipe
 from shardwright.pipelines.relational import commit_query
 from shardwright.pipelines.run import Run
-from shardwright.pipelines.sections import Highest
 
 VERSION = "2"
 
@@ -196,15 +196,9 @@ def _number(
         first_part += one.records.count
         settled = connection.execute("SELECT count(*) FROM numbered").fetchall()[0][0]
     drops, _ = drops_query(run, "duplicates")
-    keep = run.recipe.duplicates.keep
-    join = "" if signed is None else "JOIN signatures s ON s.record_id = r.record_id"
-    order = "r.path, r.source, r.record_id"
-    if isinstance(keep, Highest):
-        join += " LEFT JOIN filter_scores f ON f.record_id = r.record_id"
-        order = f'f."{keep.highest}" DESC NULLS LAST, {order}'
-    elif keep == "longest":
-        size = "r.bytes" if run.recipe.modality == "code" else "r.width::BIGINT * r.height"
-        order = f"{size} DESC, r.bytes DESC, {order}"
+    order, join = keep_order(run.recipe.modality, run.recipe.duplicates.keep)
+    if signed is not None:
+        join += " JOIN signatures s ON s.record_id = r.record_id"
     name_parts(connection, records)
     connection.execute(
         f"""INSERT INTO numbered
