@@ -57,6 +57,8 @@ fix: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/end_to_end.py
 	$(BIN)/python benchmarks/encoders.py
+	$(BIN)/python benchmarks/embeddings.py
+	$(BIN)/python benchmarks/indexes.py
 
 bench-kernels: $(READY)
 	$(BIN)/python benchmarks/kernels.py

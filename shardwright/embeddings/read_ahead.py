@@ -6,7 +6,10 @@ from collections.abc import Generator, Iterable
 from typing import TypeVar
 
 T = TypeVar("T")
-_END = object()
+
+
+class _End:
+    """Stands behind the last item."""
 
 
 def read_ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
@@ -23,11 +26,11 @@ def read_ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
         Exception: whatever ``items`` raises, where its item would have come. A consumer that
             stops early (``close``, or an error of its own) stops the thread before it goes on.
     """
-    made: queue.Queue[object] = queue.Queue(depth)
+    made: queue.Queue[T | _End] = queue.Queue(depth)
     stopped = threading.Event()
     faults: list[BaseException] = []
 
-    def hand_over(item: object) -> bool:
+    def hand_over(item: T | _End) -> bool:
         while not stopped.is_set():
             try:
                 made.put(item, timeout=0.1)
@@ -43,13 +46,13 @@ def read_ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
                     return
         except BaseException as error:  # raised again in the consumer's thread
             faults.append(error)
-        hand_over(_END)
+        hand_over(_End())
 
     thread = threading.Thread(target=run, name="read-ahead", daemon=True)
     thread.start()
     try:
-        while (item := made.get()) is not _END:
-            yield item  # type: ignore[misc]
+        while not isinstance(item := made.get(), _End):
+            yield item
         if faults:
             raise faults[0]
     finally:

@@ -114,11 +114,14 @@ class SearchIndex:
         )
 
 
-def open_index(*folders: str | Path, where: Mapping[str, str] | None = None) -> SearchIndex:
+def open_index(
+    *folders: str | Path, where: Mapping[str, str] | None = None, kept: bool = False
+) -> SearchIndex:
     """Opens the indexes of finished curations.
 
     Args:
         folders: outputs of ``shardwright curate``.
+        kept: searches only what the curations kept in the end.
         where: values that a record must have: ``split`` of the shards, or text columns of
             ``records`` such as ``language``, ``license`` or ``device_model``.
 
@@ -129,14 +132,14 @@ def open_index(*folders: str | Path, where: Mapping[str, str] | None = None) -> 
     """
     if not folders:
         raise UserError("open_index: name the --output of at least one curation")
-    indexes = tuple(_open(opened(Path(folder)), where or {}) for folder in folders)
+    indexes = tuple(_open(opened(Path(folder)), where or {}, kept) for folder in folders)
     lengths = sorted({index.dimension for index in indexes})
     if len(lengths) > 1:
         raise UserError(f"open_index: vectors of lengths {lengths}; open those of one model")
     return SearchIndex(indexes)
 
 
-def _open(layout: Layout, where: Mapping[str, str]) -> OneIndex:
+def _open(layout: Layout, where: Mapping[str, str], kept: bool) -> OneIndex:
     faiss: Any = import_module("faiss")
     listed = read_file_list(layout.indexes)
     if listed is None:
@@ -152,9 +155,9 @@ def _open(layout: Layout, where: Mapping[str, str]) -> OneIndex:
     known = listed.origin.parameters
     recall = Recall(**known["measured"]) if "measured" in known else None
     whole = OneIndex(known["index"], index.d, recall, index.ntotal, names, index)
-    if not where or ids is None:
+    if not (where or kept) or ids is None:
         return whole
-    return _filtered(whole, _rows(layout, ids, where), known.get("recall", 1.0))
+    return _filtered(whole, _rows(layout, ids, where, kept), known.get("recall", 1.0))
 
 
 def _paths(listed: FileList) -> tuple[Path, Path | None]:
@@ -163,8 +166,8 @@ def _paths(listed: FileList) -> tuple[Path, Path | None]:
     return by_format["faiss"], by_format.get("parquet")
 
 
-def _rows(layout: Layout, ids: Path, where: Mapping[str, str]) -> Int64:
-    """Rows of the index whose records have the wanted values, ascending."""
+def _rows(layout: Layout, ids: Path, where: Mapping[str, str], kept: bool) -> Int64:
+    """Rows of the index whose records have the wanted values, and are kept if wanted, ascending."""
     records = layout.need("records", "ingest")
     columns = [field.name for field in records.schema if pa.types.is_string(field.type)]
     tables = {"split": "shards"} | dict.fromkeys(columns, "records")
@@ -177,8 +180,12 @@ def _rows(layout: Layout, ids: Path, where: Mapping[str, str]) -> Int64:
         table = layout.need(tables[column], "shard" if column == "split" else "ingest").table
         passing = f'SELECT record_id FROM {table} WHERE "{column}" = ?'
         query += f" SEMI JOIN ({passing}) USING (record_id)"
+    used = {tables[column] for column in where}
+    if kept:
+        used.add(layout.need("decisions", "prune").table)
+        query += " SEMI JOIN (SELECT record_id FROM decisions WHERE keep) USING (record_id)"
     try:
-        with connect(layout, tables=sorted({tables[column] for column in where})) as connection:
+        with connect(layout, tables=sorted(used)) as connection:
             found = connection.sql(query, params=list(where.values())).to_arrow_table()
     except duckdb.IOException as error:
         raise DataError(f"{error}; shardwright verify says what is wrong") from None

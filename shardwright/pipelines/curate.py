@@ -27,7 +27,7 @@ from shardwright.pipelines.stages.describe import run_describe
 from shardwright.pipelines.stages.duplicates import check_earlier, run_duplicates
 from shardwright.pipelines.stages.embed import run_embed
 from shardwright.pipelines.stages.filter import run_filter
-from shardwright.pipelines.stages.index import run_index
+from shardwright.pipelines.stages.index import check_index, run_index
 from shardwright.pipelines.stages.ingest import plan as plan_ingest
 from shardwright.pipelines.stages.ingest import run_ingest
 from shardwright.pipelines.stages.prune import run_prune
@@ -100,6 +100,8 @@ def curate(
         load_items(recipe)  # a benchmark
     if "semantic" in names:
         check_semantic(recipe.duplicates.semantic)
+    if "index" in names:
+        check_index(recipe.index)
     if "cluster" in names:
         check_device(recipe)  # and a device
     with locked(layout.root):

@@ -141,6 +141,12 @@ class Recipe(Section):
                 "duplicates.semantic works on embeddings, and embedding is null; "
                 "set an embedding, or set duplicates.semantic to null"
             )
+        semantic = self.duplicates.semantic
+        if semantic is not None and semantic.threshold is None and self.duplicates.against:
+            raise ValueError(
+                "duplicates.semantic.target: what earlier curations hold goes by a threshold; "
+                "with duplicates.against give duplicates.semantic.threshold"
+            )
         return self
 
     @property

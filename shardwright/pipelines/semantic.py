@@ -23,12 +23,15 @@ from shardwright.metadata.tables import read_batches
 from shardwright.pipelines.clustering import read_centroids, share_cores
 from shardwright.pipelines.jobs import Output, Task
 from shardwright.pipelines.sections import Semantic
+from shardwright.pipelines.vectors import matrix
 
 if TYPE_CHECKING:
+    from shardwright.embeddings.search import SearchIndex
     from shardwright.quality.close_pairs import Narrow
     from shardwright.quality.semantic import Bucket, Sample
 
 _ROWS = 4096
+_CLOSE = pa.schema([("vertex", pa.int64()), ("earlier", pa.string()), ("similarity", pa.float32())])
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,49 @@ class CompareBucket:
         output.result = {"file": file.name, "crossed": crossed.name}
 
 
+@dataclass(frozen=True)
+class SearchPart:
+    """Searches the index of an earlier curation for records that are close to those of a part.
+
+    Attributes:
+        earlier: Output of the earlier curation; what it kept counts.
+        threshold: Similarity above which two records are close.
+        vertices: File of (part, row, vertex) of the records that are compared.
+    """
+
+    earlier: Path
+    threshold: float
+    vertices: Path
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "index"}
+
+    @cached_property
+    def index(self) -> "SearchIndex":
+        """The index, opened once in a worker."""
+        from shardwright.embeddings.search import open_index
+
+        return open_index(self.earlier, kept=True)
+
+    def __call__(self, payload: dict[str, Any], output: Output) -> None:
+        """Streams ``payload["embeddings"]``."""
+        places = pq.read_table(self.vertices, filters=[("part", "=", payload["part"])])
+        rows, vertices = places.column("row").to_numpy(), places.column("vertex").to_numpy()
+        path = output.file(".close.parquet")
+        offset = 0
+        with pq.ParquetWriter(path, _CLOSE) as writer:
+            for batch in read_batches(Path(payload["embeddings"]), ["vector"], rows=_ROWS):
+                here = slice(*np.searchsorted(rows, [offset, offset + batch.num_rows]).tolist())
+                live = batch.take(pa.array(rows[here] - offset))
+                offset += batch.num_rows
+                if live.num_rows:
+                    ids, similarity = self.index.search(matrix(live.column("vector")), 1)
+                    close = similarity[:, 0] > self.threshold
+                    found = [vertices[here][close], ids[close, 0], similarity[close, 0]]
+                    writer.write_table(pa.table([pa.array(f) for f in found], schema=_CLOSE))
+        output.result = {"file": path.name}
+
+
 def _gathered(listing: Path, payload: dict[str, Any], settings: Semantic, beside: Path) -> "Bucket":
     """The bucket; vectors that are not held lie in a file that goes when they do."""
     from shardwright.quality.semantic import gather
@@ -165,15 +211,13 @@ def _gathered(listing: Path, payload: dict[str, Any], settings: Semantic, beside
     return bucket
 
 
-def assign_tasks(work: str, files: Sequence[Path | None]) -> Iterator[Task]:
+def part_tasks(job: str, work: str, files: Sequence[Path | None]) -> Iterator[Task]:
     """A task for each part of embeddings that has rows."""
     for part, file in enumerate(files):
         if file is not None:
             payload = {"part": part, "embeddings": str(file)}
             size = file.stat().st_size
-            yield Task(
-                f"{part:08d}", fingerprint(job="assign", work=work, part=part), payload, size
-            )
+            yield Task(f"{part:08d}", fingerprint(job=job, work=work, part=part), payload, size)
 
 
 def bucket_tasks(job: str, work: str, buckets: Iterable[int]) -> Iterator[Task]:

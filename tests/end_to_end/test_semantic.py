@@ -181,6 +181,45 @@ def test_what_borders_part(code: Path, tmp_path: Path) -> None:
     assert rows(tmp_path / "one", "SELECT DISTINCT crossing FROM semantic_summary") == [(0,)]
 
 
+def test_another_crawl(code: Path, tmp_path: Path) -> None:
+    """What the earlier curation kept is found by its index; its contents are not read again."""
+    first, second = tmp_path / "a", tmp_path / "b"
+    for place, path in enumerate(sorted(path for path in code.rglob("*") if path.is_file())):
+        target = (first if place % 2 else second) / path.relative_to(code)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    settings = semantic(threshold=THRESHOLD, clusters="{k: 3}")
+    common.run("code", first, tmp_path / "one", settings, *PLAIN[:1], *PLAIN[2:], "source.name=one")
+    held = [settings, *PLAIN, f"duplicates.against=[{tmp_path / 'one'}]", "duplicates.exact=false"]
+    common.run("code", second, tmp_path / "two", *held)
+    assert verify(Layout(tmp_path / "two")) == []
+
+    def vectors(output: Path, query: str) -> tuple[list[str], np.ndarray]:
+        found = rows(output, query)
+        return [record_id for record_id, _ in found], np.array([vector for _, vector in found])
+
+    kept, theirs = vectors(
+        tmp_path / "one",
+        "SELECT record_id, vector FROM embeddings JOIN decisions USING (record_id) WHERE keep",
+    )
+    ids, ours = vectors(tmp_path / "two", "SELECT record_id, vector FROM embeddings")
+    similarity = ours @ theirs.T
+    expected = {
+        ids[row]: kept[similarity[row].argmax()]
+        for row in np.flatnonzero(similarity.max(axis=1) > THRESHOLD)
+    }
+    listed = dict(
+        rows(
+            tmp_path / "two",
+            "SELECT record_id, representative_id FROM semantic_duplicates ANTI JOIN "
+            "(SELECT record_id AS representative_id FROM records) USING (representative_id)",
+        )
+    )
+    assert listed == expected
+    assert len(expected) > 3
+    assert set(expected) <= dropped(tmp_path / "two")
+
+
 def test_images(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()

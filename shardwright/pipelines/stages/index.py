@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from shardwright.embeddings.device import resolve_device
 from shardwright.embeddings.sampling import sample_keys
 from shardwright.metadata.filelist import ListedFile, read_file_list, write_file_list
 from shardwright.metadata.files import fingerprint, sha256_file
@@ -36,6 +37,12 @@ class _Held:
     rows: npt.NDArray[np.int64]
     ids: list[str]
     keys: npt.NDArray[np.uint64]
+
+
+def check_index(settings: Index | None) -> None:
+    """Raises UserError if the recipe asks for a device that is not there."""
+    if settings is not None and settings.device == "cuda":
+        resolve_device("cuda", "index.device")
 
 
 def run_index(run: Run, progress: StageProgress) -> None:
@@ -136,9 +143,9 @@ def _build(
         written = names.close("ids", work)
     del training
     shutil.rmtree(scratch)
-    run.reporter.note(f"index is {built}")
     found |= {"index": built.kind, "settings": built.settings}
     if built.recall is not None:
+        run.reporter.note(f"index is {built}")
         found["measured"] = built.recall.values()
     files = [ListedFile(index.name, index.stat().st_size, sha256_file(index), rows, "faiss")]
     if written.file is not None:

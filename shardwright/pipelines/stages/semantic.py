@@ -18,9 +18,12 @@ import pyarrow as pa
 
 from shardwright.embeddings.device import resolve_device
 from shardwright.embeddings.sampling import mixed
+from shardwright.errors import UserError
 from shardwright.metadata.bucketed import list_bucketed, open_listed
 from shardwright.metadata.catalog import file_literal, name_parts, quoted, scan
+from shardwright.metadata.filelist import read_file_list
 from shardwright.metadata.files import fingerprint, write_whole
+from shardwright.metadata.layout import opened
 from shardwright.metadata.manifest import Manifest
 from shardwright.metadata.schemas import SEMANTIC_DUPLICATES, SEMANTIC_SUMMARY
 from shardwright.pipelines.alive import alive_parts, dropped_since_embed, drops_query
@@ -35,12 +38,12 @@ from shardwright.pipelines.semantic import (
     AssignPart,
     CompareBucket,
     SampleBucket,
-    assign_tasks,
+    SearchPart,
     bucket_tasks,
+    part_tasks,
 )
 
 VERSION = "1"
-_JOBS = ("semantic-assign", "semantic-sample", "semantic-compare")
 # One bucket in so many tells the threshold for a target.
 _SAMPLED_BUCKETS = 20
 
@@ -52,6 +55,9 @@ FROM gone JOIN numbered v ON v.vertex = gone.vertex JOIN numbered r ON r.vertex 
 UNION ALL
 SELECT DISTINCT r.record_id, 'semantic', r.record_id, r.record_id, 1.0::DOUBLE, threshold
 FROM gone JOIN numbered r ON r.vertex = representative, decided
+UNION ALL
+SELECT n.record_id, 'semantic', earlier, earlier, similarity, threshold
+FROM known JOIN all_numbered n USING (vertex), decided
 ORDER BY group_id, record_id
 """
 _SUMMARY = """
@@ -88,6 +94,8 @@ def run_semantic(run: Run, progress: StageProgress) -> None:
     records = run.layout.need("records", "ingest")
     inputs = [records, embeddings, centroids, *dropped_since_embed(run, "semantic")]
     parameters = settings.model_dump(mode="json")
+    if run.recipe.duplicates.against:
+        parameters["against"] = [_earlier(run, uri) for uri in run.recipe.duplicates.against]
     del parameters["clusters"]["device"]
     parameters["clusters"]["k"] = k
     _, drops = drops_query(run, "semantic")
@@ -118,10 +126,33 @@ def run_semantic(run: Run, progress: StageProgress) -> None:
         inputs=inputs,
         prepare=prepare,
     )
-    for name in _JOBS:
-        shutil.rmtree(run.layout.staging(name), ignore_errors=True)
+    for folder in run.layout.staging(".").glob("semantic-*"):
+        shutil.rmtree(folder)
     progress.records, progress.bytes = rows, embeddings.bytes
     progress.details["listed"] = tables["semantic_duplicates"].rows
+
+
+def _earlier(run: Run, uri: str) -> dict[str, str]:
+    """What an earlier curation's index is, for the fingerprint.
+
+    Raises:
+        UserError: It is not there, or holds vectors of another encoder.
+    """
+    layout = opened(Path(uri))
+    theirs, listed = layout.need("embeddings", "embed"), read_file_list(layout.indexes)
+    if listed is None:
+        raise UserError(f"duplicates.against {uri}: no index; run stage 'index' there first")
+    used, wanted = (
+        table.origin.parameters["encoder"]["name"]
+        for table in (theirs, run.layout.need("embeddings", "embed"))
+    )
+    if used != wanted:
+        raise UserError(
+            f"duplicates.against {uri}: holds vectors of {used}, and this recipe compares those "
+            f"of {wanted}; curate it with the same embedding.model"
+        )
+    decisions = layout.need("decisions", "prune").content_sha256
+    return {"index": listed.fingerprint, "decisions": decisions}
 
 
 def _number(
@@ -165,6 +196,7 @@ class _Search:
         from shardwright.quality.semantic import Sample, asked
         from shardwright.quality.semdedup import interval
 
+        self._hold_against(connection, progress)
         listing, samples = self._assigned(connection, progress)
         buckets = open_listed(listing).buckets.tolist()
         threshold = self.settings.threshold
@@ -204,33 +236,66 @@ class _Search:
         self.run.execute("semantic", job, work, progress)
         return job
 
-    def _assigned(
-        self, connection: duckdb.DuckDBPyConnection, progress: StageProgress
-    ) -> tuple[Path, Path]:
-        """Vectors by bucket, and the sample: lists of their files."""
-        from shardwright.quality.semantic import SAMPLE, bucket_count
-
-        folder = self.run.layout.staging("semantic-assign")
+    def _numbered(self, connection: duckdb.DuckDBPyConnection, name: str) -> Path:
+        """File of (part, row, vertex) of the records that are compared."""
+        folder = self.run.layout.staging(name)
         folder.mkdir(parents=True, exist_ok=True)
         vertices = folder / f"vertices-{self.work[:16]}.parquet"
         connection.execute(
             "COPY (SELECT part, row, vertex FROM numbered ORDER BY part, row) "
             f"TO {quoted(str(vertices))} (FORMAT parquet)"
         )
-        dimension = self.embeddings.schema.field("vector").type.list_size
-        buckets = bucket_count(self.rows, dimension, self.k)
+        return vertices
+
+    def _over_parts(self, name: str, work: Any, progress: StageProgress) -> Job:
+        """Runs a job over the parts of the vectors."""
         files = [
             None if part.file is None else self.embeddings.folder / part.file
             for part in self.embeddings.parts()
         ]
-        job = self.run.plan("semantic-assign", {}, assign_tasks(self.work, files), staged_only=True)
+        job = self.run.plan(name, {}, part_tasks(name, self.work, files), staged_only=True)
+        self.run.execute("semantic", job, work, progress)
+        return job
+
+    def _hold_against(self, connection: duckdb.DuckDBPyConnection, progress: StageProgress) -> None:
+        """Makes ``known(vertex, earlier, similarity)``, and takes these out of ``numbered``."""
+        connection.execute(
+            "CREATE TABLE known(vertex BIGINT, earlier VARCHAR, similarity DOUBLE);"
+            "CREATE TABLE all_numbered AS FROM numbered"
+        )
+        for place, uri in enumerate(self.run.recipe.duplicates.against):
+            assert self.settings.threshold is not None
+            name = f"semantic-against-{place}"
+            vertices = self._numbered(connection, name)
+            work = SearchPart(Path(uri).absolute(), self.settings.threshold, vertices)
+            if work.index.recall is not None:
+                self.run.reporter.note(
+                    f"semantic: the index of {uri} is approximate, {work.index.recall}"
+                )
+            job = self._over_parts(name, work, progress)
+            files = ", ".join(file_literal(job.folder / left["file"]) for _, left in job.results())
+            connection.execute(
+                f"INSERT INTO known FROM read_parquet([{files}]);"
+                "DELETE FROM numbered WHERE vertex IN (SELECT vertex FROM known)"
+            )
+
+    def _assigned(
+        self, connection: duckdb.DuckDBPyConnection, progress: StageProgress
+    ) -> tuple[Path, Path]:
+        """Vectors by bucket, and the sample: lists of their files."""
+        from shardwright.quality.semantic import SAMPLE, bucket_count
+
+        vertices = self._numbered(connection, "semantic-assign")
+        dimension = self.embeddings.schema.field("vector").type.list_size
+        buckets = bucket_count(self.rows, dimension, self.k)
         share = min(1.0, SAMPLE / self.rows)
         work = AssignPart(self.settings, self.centroids.files()[0], vertices, buckets, share)
-        self.run.execute("semantic", job, work, progress)
+        job = self._over_parts("semantic-assign", work, progress)
         left = [result for _, result in job.results()]
-        samples = folder / f"samples-{self.work[:16]}.json"
-        write_whole(samples, json.dumps([str(folder / result["sample"]) for result in left]))
-        return list_bucketed([folder / result["file"] for result in left], buckets, folder), samples
+        samples = job.folder / f"samples-{self.work[:16]}.json"
+        write_whole(samples, json.dumps([str(job.folder / result["sample"]) for result in left]))
+        files = [job.folder / result["file"] for result in left]
+        return list_bucketed(files, buckets, job.folder), samples
 
     def _found_threshold(self, listing: Path, buckets: list[int], progress: StageProgress) -> float:
         """The threshold at which the target share of a sample of clusters stays."""
