@@ -80,7 +80,7 @@ class BucketedFiles:
         first, last = np.searchsorted(self.pairs[0], [bucket, bucket + 1])
         for number, group in self.pairs[1:, first:last].T.tolist():
             with pq.ParquetFile(self.paths[number], metadata=self.footers[number]) as file:
-                yield file.read_row_group(group, columns, use_threads=False)
+                yield file.read_row_group(group, columns=columns, use_threads=False)
 
 
 def open_bucketed(paths: Sequence[Path]) -> BucketedFiles:

@@ -222,8 +222,6 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), uri: str | None = Non
         place = ".".join(str(step) for step in first["loc"]) or "recipe"
         problem = first["msg"].removeprefix("Value error, ")
         given = "" if isinstance(first["input"], dict) else f" (given: {first['input']!r})"
-        if first["type"] in ("none_required", "too_long"):
-            problem = "is not in this version; leave it empty"
         if first["type"] == "extra_forbidden":
             problem, given = "no such key; see docs/recipe.md for the keys there are", ""
         raise UserError(f"recipe {path}: {place}: {problem}{given}") from None

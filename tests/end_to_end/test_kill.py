@@ -73,7 +73,7 @@ STAGES = [
 
 @pytest.fixture(scope="module")
 def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return common.copy_sources(tmp_path_factory.mktemp("code"), 200)
+    return common.copy_sources(tmp_path_factory.mktemp("code"), 110)
 
 
 def settings(code: Path) -> list[str]:

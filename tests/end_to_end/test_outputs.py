@@ -11,6 +11,7 @@ import pytest
 
 from shardwright.embeddings.hashing import HashingEncoder
 from shardwright.errors import DataError, UserError
+from shardwright.metadata.catalog import connect
 from shardwright.metadata.layout import Layout
 from shardwright.metadata.verify import verify
 from shardwright.pipelines.curate import curate, dry_run
@@ -98,7 +99,9 @@ def test_cluster_settings_are_stated_and_decide_what_is_redone(code: Path, outpu
         return [json.loads(path.read_text())["origin"]["parameters"] for path in manifests]
 
     plain = {"k": 8, "seed": 0, "start": "sample", "precision": "exact"}
-    assert parameters() == [plain, plain]
+    with connect(Layout(output)) as connection:
+        alive = connection.execute("SELECT count(*) FROM clusters").fetchall()[0][0]
+    assert parameters() == [plain | {"sample": alive}, plain]
     before = common.contents(output)
     stages(code, output, "cluster", set_=("clusters.device=cpu",))
     assert common.contents(output) == before
@@ -106,7 +109,7 @@ def test_cluster_settings_are_stated_and_decide_what_is_redone(code: Path, outpu
     assert (output / "croissant.json").exists()
     stages(code, output, "cluster", set_=("clusters.precision=fast", "clusters.start=k-means++"))
     changed = plain | {"start": "k-means++", "precision": "fast"}
-    assert parameters() == [changed, changed]
+    assert parameters() == [changed | {"sample": alive}, changed]
     assert not (output / "croissant.json").exists()
     common.run("code", code, output, "clusters.k=8", "clusters.precision=fast")
     assert '"precision":"fast"' in (output / "croissant.json").read_text().replace("\\", "")
@@ -200,7 +203,7 @@ def test_mistakes_are_found_before_anything_runs(code: Path, tmp_path: Path) -> 
     assert "runner.index" in tried("runner={index: ['--x=1']}")
     assert "group_by" in tried("shards.group_by=label")
     assert "no such kind" in tried("source.kind=floppy")
-    assert "not in this version" in tried("duplicates.semantic={}")
+    assert "give either threshold" in tried("duplicates.semantic={}")
     assert "no filter of code" in tried("filters=[short]")
     assert "no size" in tried("limits.max_bytes=true")
     assert "YAML" in tried("name=2024-13-45")
