@@ -34,9 +34,9 @@ SMALL = 128
 """Rows of a group that is compared together with others."""
 _TOGETHER = 1 << 14
 """Most groups that are compared together."""
-TILE = 2048
+TILE = 1024
 """Rows of a large group that are compared with as many at a time."""
-_BLOCK = 256
+_BLOCK = 512
 """Rows whose products with a tile are held at a time; on a CPU they fit a cache."""
 _HELD_PAIRS = 1 << 22
 """Pairs that are held before they are handed on."""
