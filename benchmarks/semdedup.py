@@ -35,6 +35,8 @@ from shardwright.quality.close_pairs import close_pairs, narrow_basis
 from shardwright.quality.scip import scip
 from shardwright.quality.semdedup import MEANINGS, Verdicts
 
+DENSITY = 8_800
+"""Rows of a cluster, on average, in the paper: 440 million and 50,000 clusters."""
 PART = 50_000
 """Rows of a part."""
 DECAY = 0.7
@@ -124,7 +126,7 @@ def ours(
         chosen = np.random.default_rng(0).permutation(n)[:sampled]
         return np.concatenate(
             [
-                semantic._matrix(read_vectors(file))[chosen[chosen // PART == i] % PART]
+                semantic.matrix(read_vectors(file))[chosen[chosen // PART == i] % PART]
                 for i, file in enumerate(files)
             ]
         )
@@ -138,7 +140,7 @@ def ours(
     def prune() -> None:
         few = KMeans(min(100, n), device=arguments.device)
         learned = fit_centroids(x[: sample_size(n, 100)], few)
-        found = [few.assign(semantic._matrix(read_vectors(file)), learned) for file in files]
+        found = [few.assign(semantic.matrix(read_vectors(file)), learned) for file in files]
         table = {
             "record_id": pa.array([f"{i:032x}" for i in range(n)]),
             "cluster": np.concatenate([labels for labels, _ in found]).astype(np.int32),
@@ -217,7 +219,7 @@ def _on_card(
     def read() -> None:
         start = 0
         for file in files:
-            rows = semantic._matrix(read_vectors(file))
+            rows = semantic.matrix(read_vectors(file))
             x[start : start + len(rows)] = torch.from_numpy(rows).cuda()
             start += len(rows)
 
@@ -293,10 +295,9 @@ def rates(device: str, d: int) -> tuple[float, float]:
     return found[0], found[1]
 
 
-def report(arguments: argparse.Namespace) -> None:
+def report(arguments: argparse.Namespace, k: int) -> None:
     """Measures one shape and prints its tables."""
     n, d = arguments.rows, arguments.dimension
-    k = arguments.clusters or automatic_k(n)
     scratch = Path(tempfile.mkdtemp())
     try:
         x = made_up(n, d)
@@ -393,7 +394,11 @@ def main() -> None:
     arguments.rows = arguments.rows or (20_000 if arguments.quick else many)
     for dimension in [arguments.dimension] if arguments.dimension else [384, 768]:
         arguments.dimension = dimension
-        report(arguments)
+        asked = [arguments.clusters] if arguments.clusters else [automatic_k(arguments.rows)]
+        if not arguments.clusters and arguments.rows > 2 * DENSITY:
+            asked.append(arguments.rows // DENSITY)
+        for k in asked:
+            report(arguments, k)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,8 @@ class Narrow:
         for start in range(0, len(x), step):
             part = slice(start, start + step)
             rows, mine = x[part].double(), labels[part]
+            if bool(mine[0] == mine[-1]):  # of one cluster, as labels ascend: nothing is copied
+                mine = mine[:1]
             scale = rows.norm(dim=1).clamp_(min=1e-300).reciprocal_()
             along = torch.linalg.vecdot(rows, centres[mine]) * scale
             # P u = P x - a P c, and |u|^2 = 1 - a^2
@@ -199,9 +201,7 @@ def _together(
     if few is not None:
         i, j, _ = kernels.pairs_above(few, least, offsets, "dot")
         if _WHOLE * len(i) <= float((offsets.diff().double() ** 2).sum()) / 2:
-            norms = exact.norms(x, "x")
-            passed, value = exact.above(x, x, i, j, threshold, "cosine", norms, norms)
-            return i[passed], j[passed], value[passed]
+            return _measured(x, i, j, threshold)
     return kernels.pairs_above(x, threshold, offsets)
 
 
@@ -209,12 +209,11 @@ def _tiled(
     x: torch.Tensor, few: torch.Tensor | None, threshold: float, least: float
 ) -> Iterator[Found]:
     """The pairs of one large group, tile against tile; held until they are many."""
-    norms = exact.norms(x, "x")
     for start in range(0, len(x), TILE):
         stop = min(start + TILE, len(x))
         held: list[Found] = []
         for earlier in range(0, stop, TILE):
-            held.append(_between(x, few, norms, slice(start, stop), earlier, threshold, least))
+            held.append(_between(x, few, slice(start, stop), earlier, threshold, least))
             if sum(len(found[0]) for found in held) > _HELD_PAIRS and earlier < start:
                 yield _joined(held)
                 held = []
@@ -229,7 +228,6 @@ def _joined(found: list[Found]) -> Found:
 def _between(
     x: torch.Tensor,
     few: torch.Tensor | None,
-    norms: torch.Tensor,
     later: slice,
     earlier: int,
     threshold: float,
@@ -242,10 +240,7 @@ def _between(
         i, j = _reaching(few[tile], few[later], least, same)
         pairs = (tile.stop - tile.start) * (later.stop - later.start) / (1 + same)
         if _WHOLE * len(i) <= pairs:
-            passed, value = exact.above(
-                x[tile], x[later], i, j, threshold, "cosine", norms[tile], norms[later]
-            )
-            return i[passed] + earlier, j[passed] + later.start, value[passed]
+            return _measured(x, i + earlier, j + later.start, threshold)
     if same:
         i, j, value = kernels.pairs_above(x[tile], threshold)
         return i + earlier, j + earlier, value
@@ -253,6 +248,16 @@ def _between(
     size = tile.stop - tile.start
     across = (i < size) & (j >= size)
     return i[across] + earlier, j[across] - size + later.start, value[across]
+
+
+def _measured(x: torch.Tensor, i: torch.Tensor, j: torch.Tensor, threshold: float) -> Found:
+    """Those of the pairs of rows of ``x`` that are above the threshold, in exact arithmetic."""
+    numbers, places = torch.unique(torch.cat([i, j]), return_inverse=True)
+    rows = x[numbers]
+    norms = exact.norms(rows, "x")
+    pairs = places[: len(i)], places[len(i) :]
+    passed, value = exact.above(rows, rows, *pairs, threshold, "cosine", norms, norms)
+    return i[passed], j[passed], value[passed]
 
 
 def _reaching(

@@ -61,15 +61,23 @@ def bucket_of(clusters: npt.NDArray[np.int32], buckets: int) -> npt.NDArray[np.i
     return (keys % np.uint64(buckets)).astype(np.int32)
 
 
-def moved_schema(vector: pa.DataType) -> pa.Schema:
-    """Columns of the bucketed table, for vectors of a type."""
+def moved_schema(vector: pa.FixedSizeListType) -> pa.Schema:
+    """Columns of the bucketed table, for vectors of a type.
+
+    A vector moves as its bytes, which Parquet copies; lists it takes apart into numbers.
+    """
+    dtype = np.dtype(vector.value_type.to_pandas_dtype())
     return pa.schema(
         [
-            ("vertex", pa.int64()),
-            ("cluster", pa.int32()),
-            ("home", pa.bool_()),
-            ("distance", pa.float64()),
-            ("vector", vector),
+            pa.field("vertex", pa.int64()),
+            pa.field("cluster", pa.int32()),
+            pa.field("home", pa.bool_()),
+            pa.field("distance", pa.float64()),
+            pa.field(
+                "vector",
+                pa.binary(vector.list_size * dtype.itemsize),
+                metadata={"dtype": dtype.name},
+            ),
         ]
     )
 
@@ -90,7 +98,8 @@ def assign(
         home; with two probes n further rows with the second one. ``distance`` is 1 - cosine to the
         nearest centroid in either case.
     """
-    x = torch.from_numpy(_matrix(vectors)).to(centroids.device)
+    rows = matrix(vectors)
+    x = torch.from_numpy(rows).to(centroids.device)
     probes = min(probes, len(centroids))
     if probes == 1:
         index, value = kernels.nearest(x, centroids)
@@ -98,14 +107,16 @@ def assign(
     else:
         found, values = kernels.topk(x, centroids, probes)
         clusters, nearest = found.cpu().numpy(), values[:, 0].cpu().numpy()
+    schema = moved_schema(vectors.type)
+    data = pa.Array.from_buffers(schema.field("vector").type, len(rows), [None, pa.py_buffer(rows)])
     columns = [
         np.tile(vertices, probes),
         clusters.T.reshape(-1).astype(np.int32),
         np.repeat(np.arange(probes) == 0, len(vertices)),
         np.tile((1 - nearest).clip(min=0), probes),
-        pa.concat_arrays([vectors] * probes),
+        pa.concat_arrays([data] * probes),
     ]
-    return pa.table(columns, schema=moved_schema(vectors.type))
+    return pa.table(columns, schema=schema)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +143,7 @@ class Sample:
             table.column("vertex").to_numpy(),
             table.column("cluster").to_numpy().astype(np.int64),
             table.column("distance").to_numpy(),
-            _matrix(table.column("vector").combine_chunks()),
+            _moved(table.column("vector"), table.schema),
         )
 
     def narrow(self, centroids: npt.NDArray[np.float32]) -> Narrow:
@@ -250,16 +261,15 @@ def gather(files: BucketedFiles, number: int, keep: str, scratch: Path) -> Bucke
     order = np.lexsort((vertices, ranks(keep, distances), clusters))
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
-    kind = files.schema.field("vector").type
-    shape = (len(order), kind.list_size)
-    dtype = np.dtype(kind.value_type.to_pandas_dtype())
+    dtype = _dtype(files.schema)
+    shape = (len(order), files.schema.field("vector").type.byte_width // dtype.itemsize)
     held = dtype.itemsize * shape[0] * shape[1] <= _HELD_BYTES
     vectors: npt.NDArray[Any] = (
         np.empty(shape, dtype) if held else np.memmap(scratch, dtype, "w+", shape=shape)
     )
     start = 0
     for part in files.groups(number, ["vector"]):
-        rows = _matrix(part.column("vector").combine_chunks())
+        rows = _moved(part.column("vector"), files.schema)
         vectors[place[start : start + len(rows)]] = rows
         start += len(rows)
     return Bucket(
@@ -271,7 +281,21 @@ def gather(files: BucketedFiles, number: int, keep: str, scratch: Path) -> Bucke
     )
 
 
-def _matrix(vectors: pa.FixedSizeListArray) -> npt.NDArray[Any]:
+def _dtype(moved: pa.Schema) -> np.dtype[Any]:
+    return np.dtype(moved.field("vector").metadata[b"dtype"].decode())
+
+
+def _moved(vectors: pa.ChunkedArray, moved: pa.Schema) -> npt.NDArray[Any]:
+    """Vectors that moved as bytes, as rows [n, d]."""
+    array = vectors.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):  # of no chunk
+        array = pa.array([], moved.field("vector").type)
+    width = array.type.byte_width
+    data = array.buffers()[1][array.offset * width : (array.offset + len(array)) * width]
+    return np.frombuffer(bytearray(data), _dtype(moved)).reshape(len(array), -1)
+
+
+def matrix(vectors: pa.FixedSizeListArray) -> npt.NDArray[Any]:
     """The vectors as rows [n, d] of their own type, in memory that may be written to."""
     flat = vectors.flatten().to_numpy(zero_copy_only=False)
     rows: npt.NDArray[Any] = flat.reshape(len(vectors), vectors.type.list_size)
