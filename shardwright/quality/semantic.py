@@ -292,7 +292,8 @@ def _moved(vectors: pa.ChunkedArray, moved: pa.Schema) -> npt.NDArray[Any]:
         array = pa.array([], moved.field("vector").type)
     width = array.type.byte_width
     data = array.buffers()[1][array.offset * width : (array.offset + len(array)) * width]
-    return np.frombuffer(bytearray(data), _dtype(moved)).reshape(len(array), -1)
+    dtype = _dtype(moved)
+    return np.frombuffer(bytearray(data), dtype).reshape(len(array), width // dtype.itemsize)
 
 
 def matrix(vectors: pa.FixedSizeListArray) -> npt.NDArray[Any]:

@@ -218,6 +218,10 @@ def test_another_crawl(code: Path, tmp_path: Path) -> None:
     assert listed == expected
     assert len(expected) > 3
     assert set(expected) <= dropped(tmp_path / "two")
+    # of the same crawl again nothing stays
+    again = common.run("code", first, tmp_path / "again", *held, "source.name=again")
+    assert again.kept == 0
+    assert verify(Layout(tmp_path / "again")) == []
 
 
 def test_images(tmp_path: Path) -> None:

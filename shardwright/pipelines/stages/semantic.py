@@ -26,7 +26,7 @@ from shardwright.metadata.files import fingerprint, write_whole
 from shardwright.metadata.layout import opened
 from shardwright.metadata.manifest import Manifest
 from shardwright.metadata.schemas import SEMANTIC_DUPLICATES, SEMANTIC_SUMMARY
-from shardwright.pipelines.alive import alive_parts, dropped_since_embed, drops_query
+from shardwright.pipelines.alive import alive_parts, drops_query
 from shardwright.pipelines.clustering import cluster_count, train
 from shardwright.pipelines.jobs import Job
 from shardwright.pipelines.keep import keep_order
@@ -92,15 +92,11 @@ def run_semantic(run: Run, progress: StageProgress) -> None:
     device = settings.clusters.device
     centroids = train(run, "semantic", "semantic_centroids", embeddings, live, seeded, device)
     records = run.layout.need("records", "ingest")
-    inputs = [records, embeddings, centroids, *dropped_since_embed(run, "semantic")]
-    parameters = settings.model_dump(mode="json")
+    inputs = [records, embeddings, centroids, *drops_query(run, "semantic")[1]]
+    parameters = settings.model_dump(mode="json", exclude={"clusters": {"device"}})
     if run.recipe.duplicates.against:
         parameters["against"] = [_earlier(run, uri) for uri in run.recipe.duplicates.against]
-    del parameters["clusters"]["device"]
     parameters["clusters"]["k"] = k
-    _, drops = drops_query(run, "semantic")
-    known = {table.table for table in inputs}
-    inputs += [table for table in drops if table.table not in known]
     gone = [dropped for _, dropped in live]
     work = fingerprint(
         version=VERSION,
@@ -193,7 +189,7 @@ class _Search:
 
     def find(self, connection: duckdb.DuckDBPyConnection, progress: StageProgress) -> None:
         """Makes ``gone(vertex, representative, similarity)``, ``removed`` and ``decided``."""
-        from shardwright.quality.semantic import Sample, asked
+        from shardwright.quality.semantic import VERDICTS, Sample, asked
         from shardwright.quality.semdedup import interval
 
         self._hold_against(connection, progress)
@@ -205,12 +201,14 @@ class _Search:
         file = self.centroids.files()[0]
         work = CompareBucket(self.settings, threshold, listing, samples, file)
         job = self._run("semantic-compare", buckets, work, progress)
+        connection.register("no_verdicts", VERDICTS.empty_table())
+        connection.execute("CREATE TABLE verdicts AS FROM no_verdicts")
         files = ", ".join(file_literal(job.folder / left["file"]) for _, left in job.results())
-        connection.execute(f"CREATE TABLE verdicts AS FROM read_parquet([{files}])")
+        if files:  # there is none where an earlier curation holds all
+            connection.execute(f"INSERT INTO verdicts FROM read_parquet([{files}])")
         _decide(connection, self.settings)
-        crossed = np.unique(
-            np.concatenate([np.load(job.folder / left["crossed"]) for _, left in job.results()])
-        )
+        left = [np.load(job.folder / result["crossed"]) for _, result in job.results()]
+        crossed = np.unique(np.concatenate([np.empty(0, np.int64), *left]))
         sampled = asked(Sample.read([Path(name) for name in json.loads(samples.read_text())]))
         connection.register("crossed", pa.table({"vertex": crossed}))
         query = "SELECT count(*) FROM crossed ANTI JOIN ranked_rows USING (vertex)"
