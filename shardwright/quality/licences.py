@@ -7,6 +7,7 @@ a file without a word of its own may still stand under the licence of its reposi
 
 import functools
 import re
+import threading
 from typing import Any
 
 from shardwright.quality.filters import CodeGroup, Filter, Value
@@ -244,13 +245,18 @@ def _expression(text: str) -> str | None:
     return None
 
 
+_PARSING = threading.Lock()
+"""The library builds its tokenizer at the first parse, and hands it to others half built."""
+
+
 @functools.lru_cache(maxsize=4096)
 def _normalise(expression: str) -> str | None:
     from license_expression import ExpressionError, ExpressionParseError
 
     spdx = _spdx()
     try:
-        parsed = spdx.parse(expression)
+        with _PARSING:
+            parsed = spdx.parse(expression)
         if parsed is None:
             return None
         unknown = spdx.unknown_license_keys(parsed)

@@ -85,6 +85,7 @@ def settings(code: Path) -> list[str]:
     return [
         f"decontaminate={{benchmarks: [{{name: own, uri: {items}}}]}}",
         "duplicates.semantic={target: 0.9}",
+        "limits.part_bytes=250KB",
     ]
 
 

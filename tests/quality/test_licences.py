@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from shardwright.quality.licences import find_licence, measure_licence
@@ -157,3 +160,23 @@ def test_text_beyond_the_head_is_not_read():
 def test_other_scripts_stand_beside_a_licence():
     assert measure_licence("# Лицензия / License: MIT\n".encode(), None) == {"licence": None}
     assert measure_licence("# é\n# License: MIT\n".encode(), None) == {"licence": "MIT"}
+
+
+def test_threads_share_the_parser() -> None:
+    """The library builds its tokenizer at the first parse; another thread must not see half."""
+    program = (
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "import sys, threading\n"
+        "from shardwright.quality.licences import find_licence\n"
+        "sys.setswitchinterval(1e-6)\n"
+        "start = threading.Barrier(8)\n"
+        "def find(i):\n"
+        "    start.wait()\n"
+        "    return find_licence(f'# SPDX-License-Identifier: MIT OR Apache-2.0 {i}'.encode())\n"
+        "with ThreadPoolExecutor(8) as pool:\n"
+        "    found = set(pool.map(find, range(8)))\n"
+        "assert found == {'Apache-2.0 OR MIT'}, found\n"
+    )
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
