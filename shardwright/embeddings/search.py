@@ -157,7 +157,7 @@ def _open(layout: Layout, where: Mapping[str, str], kept: bool) -> OneIndex:
     whole = OneIndex(known["index"], index.d, recall, index.ntotal, names, index)
     if not (where or kept) or ids is None:
         return whole
-    return _filtered(whole, _rows(layout, ids, where, kept), known.get("recall", 1.0))
+    return filtered(whole, _rows(layout, ids, where, kept), known.get("recall", 1.0))
 
 
 def _paths(listed: FileList) -> tuple[Path, Path | None]:
@@ -192,8 +192,13 @@ def _rows(layout: Layout, ids: Path, where: Mapping[str, str], kept: bool) -> In
     return np.sort(found["file_row_number"].to_numpy().astype(np.int64))
 
 
-def _filtered(index: OneIndex, rows: Int64, target: float) -> OneIndex:
-    """The index with its answers confined to some rows."""
+def filtered(index: OneIndex, rows: Int64, target: float) -> OneIndex:
+    """The index with its answers confined to some rows, ascending.
+
+    Where they are more than ``FEW`` and the index is approximate, the effort of its searches is
+    raised until their recall reaches the target; where no effort does, the rows are compared one by
+    one.
+    """
     exact = _exact(index, rows)
     if len(rows) <= FEW or index.kind == "flat":
         return exact
