@@ -7,11 +7,12 @@ plain ``faiss.read_index`` searches with it.
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +20,22 @@ import numpy.typing as npt
 from shardwright.embeddings.device import resolve_device
 from shardwright.embeddings.hnsw import LINKS, HnswBuilder
 from shardwright.embeddings.index import FlatIndexWriter
-from shardwright.embeddings.ivf import Part, merge_parts, set_effort, train_lists, write_part
+from shardwright.embeddings.ivf import (
+    Lists,
+    Part,
+    merge_parts,
+    set_effort,
+    train_lists,
+    write_part,
+)
 from shardwright.embeddings.kinds import Kind, code_size, list_count
-from shardwright.embeddings.recall import Float32, K, Recall, Truth, steps, tune
+from shardwright.embeddings.recall import Float32, K, Recall, Truth, reach, steps, tune
 from shardwright.errors import UserError
 
 Int64 = npt.NDArray[np.int64]
+Fill: TypeAlias = Callable[[Lists, Truth], Sequence[Part]]
+"""Writes the parts of an inverted file, in the order of the vectors, and shows the truth all
+vectors but the queries."""
 
 DEEPEST = 2048
 """Most candidates of an HNSW search; beyond, inverted lists are faster."""
@@ -109,19 +120,83 @@ def build(
             for block in blocks:
                 writer.add(block)
         return Built("flat", {}, None, float(rows))
+    if wish.kind == "hnsw":
+        scratch.mkdir(parents=True, exist_ok=True)
+        truth = Truth(queries, resolve_device(wish.device, "index.device"))
+        built = _hnsw(scratch / path.name, wish, blocks, held, truth)
+        return _finished(path, wish, built, scratch)
+
+    def fill(lists: Lists, truth: Truth) -> list[Part]:
+        def file(number: int, name: str) -> Path:
+            return Part(scratch / f"part-{number}").file(name)
+
+        count = fill_lists(file, lists, truth, blocks, held, wish)
+        return [Part(scratch / f"part-{number}") for number in range(count)]
+
+    return build_lists(path, wish, fill, held, queries, training, rows, scratch)
+
+
+def build_lists(
+    path: Path,
+    wish: Wish,
+    fill: Fill,
+    held: Int64,
+    queries: Float32,
+    training: Float32,
+    rows: int,
+    scratch: Path,
+) -> Built:
+    """As ``build`` for inverted files, whose parts ``fill`` writes: workers may.
+
+    Raises:
+        UserError: the recall cannot be had with this kind; says with which.
+    """
     scratch.mkdir(parents=True, exist_ok=True)
     truth = Truth(queries, resolve_device(wish.device, "index.device"))
-    parted = _set_apart(blocks, held, truth)
-    staged = scratch / path.name
-    if wish.kind == "hnsw":
-        built = _hnsw(staged, wish, parted, truth, bool(len(held)))
-    else:
-        built = _ivf(staged, wish, parted, held, truth, training, rows)
+    built = _ivf(scratch / path.name, wish, fill, held, truth, training, rows)
+    return _finished(path, wish, built, scratch)
+
+
+def fill_lists(
+    file: Callable[[int, str], Path],
+    lists: Lists,
+    truth: Truth,
+    blocks: Iterable[Float32],
+    held: Int64,
+    wish: Wish,
+    first: int = 0,
+) -> int:
+    """Writes vectors as parts of an inverted file, and returns how many parts these are.
+
+    Args:
+        file: where to write an array of a name of the part of a number.
+        lists: what was trained.
+        truth: of the queries; sees the other vectors.
+        blocks: vectors float32 [n, d] that follow each other in the index.
+        held: rows of the queries in the index, ascending.
+        wish: says how large a part may be, and where it is computed.
+        first: row of the first vector in the index.
+    """
+    most = max(1, wish.part_bytes // (4 * truth.queries.shape[1]))
+    whole = (block for block, _ in _set_apart(blocks, held, truth, first))
+    number = 0
+    for number, vectors in enumerate(_regrouped(whole, most), 1):
+        write_part(partial(file, number - 1), lists, vectors, wish.device)
+    return number
+
+
+def _finished(path: Path, wish: Wish, built: Built, scratch: Path) -> Built:
+    """Moves what was built into its place if it has the recall.
+
+    Raises:
+        UserError: it has not.
+    """
     if built.recall is None or built.recall.mean < wish.recall:
         raise UserError(
             f"index.recall is {wish.recall:g}: {built} is the most that {wish.kind} reaches here; "
             "use kind flat, which is exact, or ivf_flat, or ask for less"
         )
+    staged = scratch / path.name
     with staged.open("rb") as file:
         os.fsync(file.fileno())
     staged.replace(path)
@@ -130,10 +205,9 @@ def build(
 
 
 def _set_apart(
-    blocks: Iterable[Float32], held: Int64, truth: Truth
+    blocks: Iterable[Float32], held: Int64, truth: Truth, first: int = 0
 ) -> Iterator[tuple[Float32, Float32]]:
     """Yields blocks whole and without the queries; what is no query counts for the truth."""
-    first = 0
     for block in blocks:
         known = np.ones(len(block), bool)
         inside = held[(held >= first) & (held < first + len(block))]
@@ -146,15 +220,15 @@ def _set_apart(
 def _hnsw(
     path: Path,
     wish: Wish,
-    blocks: Iterable[tuple[Float32, Float32]],
+    blocks: Iterable[Float32],
+    held: Int64,
     truth: Truth,
-    add_queries: bool,
 ) -> Built:
     """Links all but the queries, tunes, then links the queries."""
     faiss: Any = import_module("faiss")
 
     builder = HnswBuilder(truth.queries.shape[1])
-    for _, known in blocks:
+    for _, known in _set_apart(blocks, held, truth):
         builder.add(known)
     builder.flush()
     compared: dict[int, float] = {}
@@ -166,8 +240,8 @@ def _hnsw(
         compared[depth] = faiss.cvar.hnsw_stats.ndis / len(found)
         return found
 
-    depth, recall = tune(search, [e for e in steps(DEEPEST) if e >= K], truth, wish.recall)
-    if add_queries:
+    depth, recall = reach(search, [e for e in steps(DEEPEST) if e >= K], truth, wish.recall)
+    if len(held):
         builder.add(truth.queries)
     builder.write(path, depth)
     return Built("hnsw", {"links": LINKS, "depth": depth}, recall, compared[depth])
@@ -176,24 +250,19 @@ def _hnsw(
 def _ivf(
     path: Path,
     wish: Wish,
-    blocks: Iterable[tuple[Float32, Float32]],
+    fill: Fill,
     held: Int64,
     truth: Truth,
     training: Float32,
     rows: int,
 ) -> Built:
-    """Builds parts, merges them, and tunes on the merged file, which is mapped."""
+    """Has the parts written, merges them, and tunes on the merged file, which is mapped."""
     faiss: Any = import_module("faiss")
 
     dimension, count = truth.queries.shape[1], list_count(rows)
     size = code_size(rows, dimension, wish.memory) if wish.kind == "ivf_pq" else None
     lists = train_lists(training, count, size, wish.seed, wish.device)
-    parts: list[Part] = []
-    most = max(1, wish.part_bytes // (4 * dimension))
-    for vectors in _regrouped((whole for whole, _ in blocks), most):
-        parts.append(Part(path.with_name(f"part-{len(parts)}")))
-        write_part(parts[-1], lists, vectors, wish.device)
-    merge_parts(path, lists, parts)
+    merge_parts(path, lists, fill(lists, truth))
     index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     barred = faiss.IDSelectorNot(faiss.IDSelectorBatch(held)) if len(held) else None
     compared: dict[int, float] = {}
@@ -210,7 +279,7 @@ def _ivf(
         # as few candidates as leave half of what may be missed to the lists that are not visited
         enough = [1 << e for e in range(LARGEST_FACTOR.bit_length())]
         factor, _ = tune(lambda f: search(count, f), enough, truth, (1 + wish.recall) / 2)
-    probes, recall = tune(lambda p: search(p, factor), steps(count), truth, wish.recall)
+    probes, recall = reach(lambda p: search(p, factor), steps(count), truth, wish.recall)
     set_effort(path, lists, rows, probes, factor)
     settings = {"lists": count, "probes": probes}
     if size is not None:

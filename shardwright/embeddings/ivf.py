@@ -9,10 +9,12 @@ k-means and the choice of lists and codes are this package's own, exact on every
 file's bytes depend on the vectors and their order alone. FAISS writes an index only when it holds
 all of it; here the parts are merged list by list. What stands before and behind the lists is
 written by FAISS itself, and the layout of the lists is proven on a tiny index each time.
+
+k-means, and torch with it, is imported where it runs: searching needs neither.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -21,9 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from shardwright.embeddings.hierarchical import fit_centroids
 from shardwright.embeddings.index import flat_header
-from shardwright.embeddings.kmeans import KMeans
 from shardwright.embeddings.recall import Float32
 
 POINTS = 64
@@ -94,6 +94,9 @@ def train_lists(
         seed: of both.
         device: ``auto``, ``cpu`` or ``cuda``; the result is the same.
     """
+    from shardwright.embeddings.hierarchical import fit_centroids
+    from shardwright.embeddings.kmeans import KMeans
+
     settings = KMeans(lists, seed=seed, iterations=_MOVES, device=device)
     centroids = fit_centroids(sample[: POINTS * lists], settings)
     if code_size is None:
@@ -105,11 +108,21 @@ def train_lists(
     return Lists(centroids, np.stack([books.fit(piece).centroids for piece in pieces]))
 
 
-def write_part(part: Part, lists: Lists, vectors: Float32, device: Any = "cpu") -> None:
+def write_part(
+    file: Callable[[str], Path], lists: Lists, vectors: Float32, device: Any = "cpu"
+) -> None:
     """Sorts vectors float32 [n, d] by list and writes them; row numbers count from 0 in each part.
 
     A worker of its own can do it for each part.
+
+    Args:
+        file: where to write an array of a name; as ``Part.file`` says.
+        lists: what was trained.
+        vectors: of the part.
+        device: ``auto``, ``cpu`` or ``cuda``; the result is the same.
     """
+    from shardwright.embeddings.kmeans import KMeans
+
     settings = KMeans(1, device=device)
     labels = np.empty(len(vectors), np.int64)
     codes = np.empty((len(vectors), lists.code_size), np.uint8)
@@ -119,17 +132,19 @@ def write_part(part: Part, lists: Lists, vectors: Float32, device: Any = "cpu") 
         labels[start : start + len(block)] = mine
         codes[start : start + len(block)] = _encoded(block, mine, lists, device)
     order = np.argsort(labels, kind="stable")
-    np.save(part.file("sizes"), np.bincount(labels, minlength=len(lists.centroids)))
-    np.save(part.file("codes"), codes[order])
-    np.save(part.file("rows"), order)
+    np.save(file("sizes"), np.bincount(labels, minlength=len(lists.centroids)))
+    np.save(file("codes"), codes[order])
+    np.save(file("rows"), order)
     if lists.codebooks is not None:
-        np.save(part.file("vectors"), np.ascontiguousarray(vectors, np.float32))
+        np.save(file("vectors"), np.ascontiguousarray(vectors, np.float32))
 
 
 def _encoded(vectors: Float32, labels: Int64, lists: Lists, device: Any) -> UInt8:
     """Bytes uint8 [n, code_size] of vectors in their lists."""
     if lists.codebooks is None:
         return vectors.astype("<f4", copy=False).view(np.uint8)
+    from shardwright.embeddings.kmeans import KMeans
+
     settings = KMeans(CODES, metric="l2", device=device)
     pieces = _pieces(vectors - lists.centroids[labels], len(lists.codebooks))
     columns = [
@@ -258,7 +273,7 @@ def _verify_layout(folder: Path, coded: bool) -> None:
         path, parts = folder / _PROOF, [Part(folder / f"{_PROOF}.{i}") for i in range(2)]
         try:
             for part, held in zip(parts, (vectors[:5], vectors[5:]), strict=True):
-                write_part(part, tiny, held)
+                write_part(part.file, tiny, held)
             merge_parts(path, tiny, parts)
             ours = path.read_bytes()
         finally:

@@ -80,7 +80,11 @@ class Truth:
             for x in (self.queries, vectors)
         )
         _, values = kernels.topk(queries, rows, min(K, len(vectors)), "dot")
-        both = np.concatenate([self.best, values.cpu().numpy()], axis=1)
+        self.join(values.cpu().numpy())
+
+    def join(self, best: npt.NDArray[np.float64]) -> None:
+        """Takes in the ``best`` [q, up to K] of the same queries and other vectors."""
+        both = np.concatenate([self.best, best], axis=1)
         self.best = -np.sort(-both, axis=1)[:, :K]
 
     def hits(self, found: Float32) -> npt.NDArray[np.float64]:
@@ -104,7 +108,11 @@ def recall_of(hits: npt.NDArray[np.float64]) -> Recall:
 
 
 def tune(
-    search: Callable[[int], Float32], efforts: Sequence[int], truth: Truth, target: float
+    search: Callable[[int], Float32],
+    efforts: Sequence[int],
+    truth: Truth,
+    target: float,
+    kinds: int = 1,
 ) -> tuple[int, Recall]:
     """Finds the least effort that reaches a recall, by bisection.
 
@@ -116,20 +124,44 @@ def tune(
         efforts: what to choose from, ascending; more effort finds more.
         truth: of the same queries.
         target: recall to reach, between 0 and 1.
+        kinds: of queries, as many of each, one kind behind the other; each reaches the target.
 
     Returns:
-        The effort, or the last where none reaches the target, and the recall with it.
+        The effort, or the last where none reaches the target, and the recall with it: the lowest
+        of the kinds.
     """
     shares: dict[int, npt.NDArray[np.float64]] = {}
 
     def enough(effort: int) -> bool:
-        shares[effort] = truth.hits(search(effort))
-        choosing = shares[effort][::2]
-        return float(choosing.mean()) - _ONE_SIDED * _error(choosing) >= target
+        shares[effort] = truth.hits(search(effort)).reshape(kinds, -1)
+        return all(
+            float(choosing.mean()) - _ONE_SIDED * _error(choosing) >= target
+            for choosing in shares[effort][:, ::2]
+        )
 
     place = bisect_left(efforts, True, key=enough)
     effort = efforts[min(place, len(efforts) - 1)]
-    return effort, recall_of(shares[effort][1::2])
+    measured = [recall_of(reporting) for reporting in shares[effort][:, 1::2]]
+    return effort, min(measured, key=lambda recall: recall.mean)
+
+
+def reach(
+    search: Callable[[int], Float32],
+    efforts: Sequence[int],
+    truth: Truth,
+    target: float,
+    kinds: int = 1,
+) -> tuple[int, Recall]:
+    """As ``tune``, and on to more effort while the recall of the half that reports is too low.
+
+    That half then errs on the safe side: it had a say, but only for more.
+    """
+    effort, recall = tune(search, efforts, truth, target, kinds)
+    for more in efforts[efforts.index(effort) + 1 :]:
+        if recall.mean >= target:
+            break
+        effort, recall = tune(search, [more], truth, target, kinds)
+    return effort, recall
 
 
 def steps(most: int) -> list[int]:

@@ -2,7 +2,9 @@
 
 Files are mapped, not read. A search among few records compares with all of them, which is exact.
 Among many it is the index's own, with as much more effort as brings the records that pass the
-filter to the recall of the recipe: measured when the filter is opened, on records that pass it.
+filter to the recall of the recipe: measured when the filter is opened, with queries that are
+records that pass it, and with others that do not. Among vectors that lie apart from the query, as
+those do that pass a filter which goes with the content, a graph finds less with the same effort.
 """
 
 from collections.abc import Mapping
@@ -18,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shardwright.embeddings.build import DEEPEST, Int64, ivf_parameters
-from shardwright.embeddings.recall import Float32, K, Recall, Truth, steps, tune
+from shardwright.embeddings.recall import Float32, K, Recall, Truth, reach, steps
 from shardwright.errors import DataError, UserError
 from shardwright.metadata.catalog import connect, file_literal
 from shardwright.metadata.filelist import FileList, read_file_list
@@ -27,7 +29,7 @@ from shardwright.metadata.layout import Layout, opened
 FEW = 20_000
 """Up to so many records that pass a filter, all of them are compared."""
 _ASKED = 200
-"""Records that pass a filter on which its recall is measured."""
+"""Records that pass a filter with which its recall is measured, and as many that do not."""
 
 
 class Answer(NamedTuple):
@@ -196,27 +198,33 @@ def filtered(index: OneIndex, rows: Int64, target: float) -> OneIndex:
     """The index with its answers confined to some rows, ascending.
 
     Where they are more than ``FEW`` and the index is approximate, the effort of its searches is
-    raised until their recall reaches the target; where no effort does, the rows are compared one by
-    one.
+    raised until their recall reaches the target, for queries like the records that pass and for
+    queries like those that do not; where no effort does, the rows are compared one by one. The
+    recall of the answer is the lower of the two.
     """
     exact = _exact(index, rows)
     if len(rows) <= FEW or index.kind == "flat":
         return exact
-    asked = np.sort(np.random.default_rng(0).choice(rows, _ASKED, replace=False))
+    rng = np.random.default_rng(0)
+    asked = np.sort(rng.choice(rows, _ASKED, replace=False))
     others = np.setdiff1d(rows, asked)
-    queries = _vectors(index, asked)
-    truth = Truth(queries)
+    queries = [_vectors(index, asked)]
+    outside = np.delete(np.arange(index.raw.ntotal), rows)
+    if len(outside):  # where they are fewer, some are asked twice
+        drawn = rng.choice(outside, _ASKED, replace=len(outside) < _ASKED)
+        queries.append(_vectors(index, np.sort(drawn)))
+    truth = Truth(np.concatenate(queries))
     known = _exact(index, others)
-    truth.best = known.raw.search(queries, K, params=known.asked)[0].astype(np.float64)
+    truth.join(known.raw.search(truth.queries, K, params=known.asked)[0].astype(np.float64))
     selector = _selector(others, index.raw.ntotal)
 
     def search(effort: int) -> Float32:
-        found: Float32 = index.raw.search(queries, K, params=_asked(index, effort, selector))[0]
+        wanted = _asked(index, effort, selector)
+        found: Float32 = index.raw.search(truth.queries, K, params=wanted)[0]
         return found
 
-    lists = index.kind != "hnsw"
-    efforts = steps(_inverted(index).nlist if lists else DEEPEST)
-    effort, recall = tune(search, efforts, truth, target)
+    efforts = steps(DEEPEST if index.kind == "hnsw" else _inverted(index).nlist)
+    effort, recall = reach(search, efforts, truth, target, len(queries))
     if recall.mean < target:  # a graph whose ways lead through records that do not pass
         return exact
     wanted = _asked(index, effort, _selector(rows, index.raw.ntotal))

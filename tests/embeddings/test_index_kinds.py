@@ -2,13 +2,16 @@
 
 import faiss
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from shardwright.embeddings import build as building
+from shardwright.embeddings import search as searching
 from shardwright.embeddings.automatic import choose
 from shardwright.embeddings.build import Wish, build
 from shardwright.embeddings.hnsw import HnswBuilder
 from shardwright.embeddings.kinds import check_memory, code_size, fitting, memory_of
+from shardwright.embeddings.search import OneIndex, filtered
 from shardwright.errors import UserError
 
 ROWS, DIMENSION = 3000, 32
@@ -84,6 +87,41 @@ def test_a_graph_does_not_depend_on_calls(tmp_path, vectors, monkeypatch):
         graphs.append((tmp_path / "graph").read_bytes())
     assert graphs[0] == graphs[1] == graphs[2]
     assert faiss.read_index(str(tmp_path / "graph")).hnsw.efSearch == 50
+
+
+@pytest.mark.parametrize("passing", ["nearest", "by lot", "nearly all", "all"])
+@pytest.mark.parametrize("kind", ["ivf_flat", "hnsw"])
+def test_a_filter_has_its_recall_for_queries_of_both_sides(
+    tmp_path, vectors, kind, passing, monkeypatch
+):
+    monkeypatch.setattr(searching, "FEW", 100)
+    path, done = built(tmp_path / "one", vectors, kind)
+    order = np.arange(ROWS)
+    if kind == "hnsw":
+        order = np.concatenate([np.delete(order, HELD), HELD])
+    stored = vectors[order]
+    rank = {
+        "nearest": np.argsort(-(stored @ stored[0])),
+        "by lot": np.random.default_rng(0).permutation(ROWS),
+    }.get(passing, np.arange(ROWS))
+    count = {"nearly all": ROWS - 3, "all": ROWS}.get(passing, ROWS // 2)
+    rows, outside = np.sort(rank[:count]), rank[count:]
+    names = pa.array([str(i) for i in range(ROWS)])
+    raw = faiss.read_index(str(path))
+    index = filtered(OneIndex(kind, DIMENSION, done.recall, ROWS, names, raw), rows, 0.9)
+    assert len(rows) == index.records
+    assert index.recall is not None
+    assert index.recall.mean >= 0.9
+    assert index.recall.queries == searching._ASKED // 2
+    found = []
+    for asked in (rows, outside)[: 1 + bool(len(outside))]:
+        ids, values = index.search(stored[asked], 10)
+        answered = ids[np.isfinite(values)]  # lists that are visited may hold fewer than ten
+        assert np.isin(answered.astype(np.int64), rows).all()
+        exact = -np.sort(-(stored[asked] @ stored[rows].T), axis=1)[:, 9:10]
+        found.append(np.mean(values >= exact - 1e-5))
+    assert min(found) > 0.88
+    assert abs(index.recall.mean - min(found)) < 0.06  # what is told is that of the worse side
 
 
 def test_auto_takes_the_cheapest_that_fits(tmp_path, vectors):

@@ -17,7 +17,7 @@ def merged(folder, lists, pieces):
     parts = []
     for piece in pieces:
         parts.append(Part(folder / f"part-{len(parts)}"))
-        ivf.write_part(parts[-1], lists, piece)
+        ivf.write_part(parts[-1].file, lists, piece)
     path = folder / "merged.faiss"
     assert merge_parts(path, lists, parts) == sum(map(len, pieces))
     return path

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardwright.embeddings.recall import K, Truth, recall_of, steps, tune
+from shardwright.embeddings.recall import K, Truth, reach, recall_of, steps, tune
 
 
 def unit(rng, n, d=8):
@@ -23,6 +23,18 @@ def test_truth_is_brute_force_however_vectors_come(rows, cuts, seed):
     exact = -np.sort(-(queries.astype(float) @ vectors.T.astype(float)), axis=1)[:, :K]
     assert truth.best.shape == exact.shape
     assert np.allclose(truth.best, exact, atol=1e-12)
+
+
+def test_truths_of_several_workers_join_to_that_of_all():
+    rng = np.random.default_rng(0)
+    queries, vectors = unit(rng, 4), unit(rng, 33)
+    whole, joined = Truth(queries), Truth(queries)
+    whole.add(vectors)
+    for piece in np.split(vectors, [0, 3, 20]):
+        alone = Truth(queries)
+        alone.add(piece)
+        joined.join(alone.best)
+    assert np.array_equal(joined.best, whole.best)
 
 
 def test_hits_count_what_is_as_similar_as_the_kth():
@@ -77,6 +89,40 @@ def test_the_half_that_reports_had_no_say():
 
     effort, recall = tune(search, [1, 2], truth, 0.9)
     assert (effort, recall.mean) == (1, 0.5)
+
+
+def of_two_kinds(first, second):
+    """A truth of 40 queries of each of two kinds, and a search that finds a share of each."""
+    truth = Truth(np.zeros((80, 1), np.float32))
+    truth.best = np.tile(np.linspace(1, 0.1, K), (80, 1))
+    one, two = finding(truth, first), finding(truth, second)
+    return truth, lambda e: np.concatenate([one(e)[:40], two(e)[40:]])
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_every_kind_of_query_reaches_the_target_and_the_lowest_is_told(swapped):
+    shares = [lambda effort: min(1.0, effort / 50), lambda effort: min(1.0, effort / 100)]
+    truth, search = of_two_kinds(*(shares[::-1] if swapped else shares))
+    effort, recall = tune(search, range(1, 101), truth, 0.85, kinds=2)
+    assert (effort, round(recall.mean, 9), recall.queries) == (86, 0.9, 20)
+
+
+def test_reach_goes_on_until_the_half_that_reports_has_it():
+    truth = Truth(np.zeros((40, 1), np.float32))
+    truth.best = np.tile(np.linspace(1, 0.1, K), (40, 1))
+    asked = []
+
+    def search(effort):
+        asked.append(effort)
+        found = truth.best.astype(np.float32)
+        found[1::2, effort:] = -1  # the half that chooses finds all with any effort
+        return found
+
+    effort, recall = reach(search, [1, 2, 5, 9, 10], truth, 0.85)
+    assert (effort, round(recall.mean, 9)) == (9, 0.9)
+    assert 10 not in asked
+    effort, recall = reach(search, [1, 2, 5], truth, 0.9)
+    assert (effort, recall.mean) == (5, 0.5)
 
 
 @given(st.integers(1, 5000))

@@ -1,6 +1,9 @@
 """The index stage with every kind, and search in what it wrote, whole and filtered."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import common
 import faiss
@@ -14,6 +17,7 @@ from shardwright.metadata.curation import open_curation
 from shardwright.metadata.filelist import read_file_list
 from shardwright.metadata.layout import Layout
 from shardwright.metadata.verify import verify
+from shardwright.pipelines import index as job
 from shardwright.pipelines.stages import index as stage
 
 KINDS = ("flat", "ivf_flat", "ivf_pq", "hnsw")
@@ -34,12 +38,12 @@ def curated(tmp_path_factory):
     return source, root / "curated", dict(zip(table["record_id"].to_pylist(), vectors, strict=True))
 
 
-def indexed(curated, monkeypatch, kind, *settings, force=False):
+def indexed(curated, monkeypatch, kind, *settings, force=False, beam=()):
     """Runs the stage with a kind that so few records would not have."""
     source, output, _ = curated
     monkeypatch.setattr(kinds, "SMALL", 100)
     settings = (*SETTINGS, f"index.kind={kind}", "index.recall=0.8", *settings)
-    common.run("code", source, output, *settings, stages=["index"], force=force)
+    common.run("code", source, output, *settings, stages=["index"], force=force, beam=beam)
     return read_file_list(output / "indexes")
 
 
@@ -70,6 +74,102 @@ def test_files_are_the_same_again_and_ids_name_the_vectors(curated, monkeypatch,
     values, rows = index.search(wanted, 1)
     assert np.mean(values[:, 0] > 1 - 1e-5) > 0.95
     assert np.allclose(np.sum(wanted * wanted[rows[:, 0]], axis=1), values[:, 0], atol=1e-5)
+
+
+def threads(count):
+    """Beam options for so many workers."""
+    mode = "--direct_running_mode=multi_threading"
+    return ("--runner=FnApiRunner", mode, f"--direct_num_workers={count}")
+
+
+def many_dropped(run, table, before, alive=stage.alive_parts):
+    """As ``alive_parts``, but a later stage dropped every third row, and a part of all."""
+    for place, (part, _) in enumerate(alive(run, table, before)):
+        rows = range(part.rows)
+        yield part, list(rows if place == 1 else rows[place % 2 :: 3])
+
+
+def few_dropped(run, table, before, alive=stage.alive_parts):
+    """As ``alive_parts``, but a later stage dropped the first row of some parts."""
+    for place, (part, _) in enumerate(alive(run, table, before)):
+        yield part, [0] if place % 2 else []
+
+
+@pytest.mark.parametrize("kind", ["ivf_flat", "ivf_pq"])  # codes are trained on 256 at least
+def test_parts_of_any_size_by_any_workers_give_the_same_bytes(curated, monkeypatch, kind):
+    _, output, by_id = curated
+    parts = [part.rows for part in Layout(output).need("embeddings", "embed").parts()]
+    assert len(set(parts)) > 2
+    dropped, empty = (many_dropped, 1) if kind == "ivf_flat" else (few_dropped, 0)
+    monkeypatch.setattr(stage, "alive_parts", dropped)
+    found = []
+    for workers, rows, tasks in ((1, 10**6, 1), (3, 1, len(parts) - empty), (2, 50, None)):
+        monkeypatch.setattr(job, "_LEAST_ROWS", rows)
+        indexed(curated, monkeypatch, kind, force=True, beam=threads(workers))
+        assert tasks in (None, common.stage_metrics(output)["index"]["parts"] - 1)
+        assert not (output / ".staging" / "index-lists").exists()
+        known = read_file_list(output / "indexes").origin.parameters["measured"]
+        found.append((common.contents(output), known))
+    assert found[0] == found[1] == found[2]
+    ids = pq.read_table(output / "indexes" / f"{kind}.ids.parquet")["record_id"].to_pylist()
+    assert len(ids) < len(by_id)
+    index = faiss.read_index(str(output / "indexes" / f"{kind}.faiss"))
+    wanted = np.stack([by_id[i] for i in ids])
+    values, rows = index.search(wanted, 1)
+    assert np.allclose(np.sum(wanted * wanted[rows[:, 0]], axis=1), values[:, 0], atol=1e-5)
+    assert np.mean(values[:, 0] > 1 - 1e-5) > 0.95
+
+
+def test_what_workers_wrote_is_used_by_the_next_run(curated, monkeypatch):
+    _, output, _ = curated
+    monkeypatch.setattr(job, "_LEAST_ROWS", 1)
+    indexed(curated, monkeypatch, "ivf_flat", force=True)
+    before = common.contents(output)
+    indexed(curated, monkeypatch, "flat")
+
+    def cut_off(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "collect", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            indexed(curated, patch, "ivf_flat")
+    assert read_file_list(output / "indexes") is None
+    staged = output / ".staging" / "index-lists"
+    sidecars = sorted(staged.glob("part-*.json"))
+    assert len(sidecars) > 2
+    next(staged.glob("*.0.codes.npy")).unlink()  # its part is redone, the others are not
+    indexed(curated, monkeypatch, "ivf_flat")
+    metrics = common.stage_metrics(output)["index"]
+    assert (metrics["parts"], metrics["reused"]) == (len(sidecars) + 1, len(sidecars) - 1)
+    assert common.contents(output) == before
+    assert not staged.exists()
+
+
+_LIGHT = """
+import sys
+sys.path.insert(0, {tests!r})
+import numpy as np
+import common
+from pathlib import Path
+source, output = Path({source!r}), Path({output!r})
+common.run("code", source, output, *{settings!r}, stages=["index"], force=True)
+from shardwright.embeddings import open_index
+print(len(open_index(output).search(np.eye(1, 256, dtype=np.float32), 3).ids[0]))
+print("torch" in sys.modules)
+"""
+
+
+def test_a_flat_index_is_written_and_searched_without_torch(curated):
+    source, output, _ = curated
+    code = _LIGHT.format(
+        tests=str(Path(common.__file__).parent),
+        source=str(source),
+        output=str(output),
+        settings=SETTINGS,
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["3", "False"]
 
 
 def test_few_records_have_a_flat_index_and_a_note(curated, capsys):
