@@ -106,6 +106,6 @@ def run_each(
     with threadpool_limits(1, user_api="blas"), beam.Pipeline(options=options) as pipeline:
         _ = (
             pipeline
-            | "Parts" >> beam.Create(elements).with_output_types(tuple[int, int])
+            | "Parts" >> beam.Create(elements, reshuffle=False).with_output_types(tuple[int, int])
             | name >> ForEach(function)
         )

@@ -336,9 +336,12 @@ def test_equal_bytes_in_other_shapes_are_no_copies(tmp_path: Path) -> None:
     }
 
 
-def test_a_changed_threshold_reads_no_content_again(corpus: Path, tmp_path: Path) -> None:
-    common.run("code", corpus, tmp_path, NEAR, *ONLY)
-    before = (tmp_path / "tables" / "signatures" / "_manifest.json").read_bytes()
-    common.run("code", corpus, tmp_path, "duplicates.near={threshold: 0.9}", *ONLY)
-    assert (tmp_path / "tables" / "signatures" / "_manifest.json").read_bytes() == before
-    assert json.loads(before)["rows"] == Layout(tmp_path).need("records", "ingest").rows
+def test_a_changed_threshold_reads_no_content_again(
+    corpus: Path, curated: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(curated, output)
+    before = (output / "tables" / "signatures" / "_manifest.json").read_bytes()
+    common.run("code", corpus, output, "duplicates.near={threshold: 0.9}", *ONLY)
+    assert (output / "tables" / "signatures" / "_manifest.json").read_bytes() == before
+    assert json.loads(before)["rows"] == Layout(output).need("records", "ingest").rows

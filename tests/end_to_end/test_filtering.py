@@ -51,16 +51,22 @@ FILTERS = (
 )
 
 
-def test_each_filter_has_a_column_and_a_reason(code: Path, tmp_path: Path) -> None:
-    summary = common.run("code", code, tmp_path, FILTERS % "drop", *PLAIN)
-    common.assert_accounted(tmp_path, summary)
-    assert verify(Layout(tmp_path)) == []
-    decided = reasons(tmp_path)
+@pytest.fixture(scope="module")
+def filtered(code: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("filtered") / "out"
+    summary = common.run("code", code, output, FILTERS % "drop", *PLAIN)
+    common.assert_accounted(output, summary)
+    return output
+
+
+def test_each_filter_has_a_column_and_a_reason(filtered: Path) -> None:
+    assert verify(Layout(filtered)) == []
+    decided = reasons(filtered)
     assert decided["long.py"] == "max_line_length"
     assert decided["broken.py"] == "syntax_error_share"
     assert decided["secret.py"] == "secrets"
     assert sum(reason == "kept" for reason in decided.values()) >= 35
-    names = [name for name, *_ in rows(tmp_path, "DESCRIBE filter_scores")]
+    names = [name for name, *_ in rows(filtered, "DESCRIBE filter_scores")]
     assert names == [
         "record_id",
         "comment_share",
@@ -68,14 +74,14 @@ def test_each_filter_has_a_column_and_a_reason(code: Path, tmp_path: Path) -> No
         "secrets",
         "syntax_error_share",
     ]
-    assert rows(tmp_path, "SELECT count(*) FROM filter_scores") == [(43,)]
-    life = explain(Layout(tmp_path), "long.py")
+    assert rows(filtered, "SELECT count(*) FROM filter_scores") == [(43,)]
+    life = explain(Layout(filtered), "long.py")
     assert (life["stage"], life["reason"]) == ("filter", "max_line_length")
     assert life["score"] > life["threshold"] == 3000
 
 
-def test_another_bound_measures_nothing_again(code: Path, tmp_path: Path) -> None:
-    common.run("code", code, tmp_path, FILTERS % "drop", *PLAIN)
+def test_another_bound_measures_nothing_again(code: Path, filtered: Path, tmp_path: Path) -> None:
+    shutil.copytree(filtered, tmp_path, dirs_exist_ok=True)
     common.run("code", code, tmp_path, (FILTERS % "drop").replace("3000", "1000000"), *PLAIN)
     assert reasons(tmp_path)["long.py"] == "kept"
     metrics = common.stage_metrics(tmp_path)["filter"]

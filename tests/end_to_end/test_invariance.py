@@ -15,7 +15,7 @@ from shardwright.pipelines.recipe import load_recipe
 
 @pytest.fixture(scope="module")
 def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return common.copy_sources(tmp_path_factory.mktemp("code"), 400)
+    return common.copy_sources(tmp_path_factory.mktemp("code"), 200)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pictures")
     for path in sorted((common.PICTURES / "scikit_image").rglob("*.*"))[:40]:
         shutil.copyfile(path, folder / path.name)
-    for path in sorted((common.PICTURES / "procgen").rglob("*.png"))[:160]:
+    for path in sorted((common.PICTURES / "procgen").rglob("*.png"))[:80]:
         place = folder / path.parent.name / path.name
         place.parent.mkdir(exist_ok=True)
         shutil.copyfile(path, place)

@@ -1,137 +1,112 @@
-"""kill -9 in the middle of each stage, then the same command again."""
+"""kill -9 in the middle of each stage and again at its end, then the same command again."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import common
 import pytest
 
-# Runs a curation in a process that kills itself with SIGKILL at the n-th file that a stage makes
-# appear (parts, sidecars, manifests, shards, metadata): before the file gets its name when n is
-# even, right after when it is odd. If it is not killed it says how many files each stage made.
-_CHILD = """
-import json, os, signal, sys
-sys.path.insert(0, sys.argv[1])
-import common
-from pathlib import Path
-from shardwright.metadata import files
-from shardwright.pipelines import curate as curation
+from shardwright.pipelines.curate import STAGES
 
-stage, point = sys.argv[4], int(sys.argv[5])
-counts = dict.fromkeys(curation.STAGES, 0)
-inside = None
+NAMES = list(STAGES)
+FILES = 45
 
-def dying(close):
-    def wrapped(self):
-        if inside is not None and not self.closed:
-            counts[inside] += 1
-            here = inside == stage and counts[inside] == point
-            if here and point % 2 == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            close(self)
-            if here:
-                os.kill(os.getpid(), signal.SIGKILL)
-        else:
-            close(self)
-    return wrapped
-
-files.HashedFile.close = dying(files.HashedFile.close)
-
-def marked(name, run_stage):
-    def wrapped(run, progress):
-        global inside
-        inside = name
-        run_stage(run, progress)
-        inside = None
-    return wrapped
-
-for name, run_stage in curation.STAGES.items():
-    curation.STAGES[name] = marked(name, run_stage)
-common.run("code", Path(sys.argv[2]), Path(sys.argv[3]), *sys.argv[6:])
-print("\\n" + json.dumps(counts))
-"""
-
-STAGES = [
-    "ingest",
-    "filter",
-    "duplicates",
-    "embed",
-    "decontaminate",
-    "semantic",
-    "index",
-    "cluster",
-    "score",
-    "prune",
-    "shard",
-    "describe",
-]
+Order = Callable[..., tuple[int, dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
 def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return common.copy_sources(tmp_path_factory.mktemp("code"), 110)
+    return common.copy_sources(tmp_path_factory.mktemp("code"), FILES)
 
 
+@pytest.fixture(scope="module")
 def settings(code: Path) -> list[str]:
     """Every stage has something to do: a benchmark of which one item stands in the data, too."""
     items = code.parent / "items"
-    items.mkdir(exist_ok=True)
+    items.mkdir()
     largest = max(code.rglob("*.py"), key=lambda path: (path.stat().st_size, path.name))
     (items / "item.py").write_bytes(largest.read_bytes()[:3000])
     return [
         f"decontaminate={{benchmarks: [{{name: own, uri: {items}}}]}}",
         "duplicates.semantic={target: 0.9}",
-        "limits.part_bytes=250KB",
+        "limits.part_bytes=80KB",
     ]
 
 
 @pytest.fixture(scope="module")
-def reference(code: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("reference")
-    common.run("code", code, output, *settings(code))
-    return output
+def order(code: Path, settings: list[str]) -> Iterator[Order]:
+    """Curates in a process of its own that may kill itself: (exit code, report), see dying.py."""
+    command = [sys.executable, str(Path(__file__).parent / "dying.py")]
+    environment = os.environ | {"PYTHONPATH": str(common.ROOT), "OPENBLAS_NUM_THREADS": "1"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, env=environment, **pipes) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+
+        def ordered(output: Path, **options: Any) -> tuple[int, dict[str, Any]]:
+            report = output.with_suffix(".report")
+            report.unlink(missing_ok=True)
+            sent = {"source": str(code), "output": str(output), "settings": settings}
+            print(
+                json.dumps(sent | {"report": str(report)} | options), file=server.stdin, flush=True
+            )
+            status = int(server.stdout.readline())
+            return status, json.loads(report.read_text()) if report.exists() else {}
+
+        yield ordered
+        server.stdin.close()
 
 
 @pytest.fixture(scope="module")
-def counts(code: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
-    """How many files each stage makes."""
-    whole = child(code, tmp_path_factory.mktemp("count"), "none", 0)
-    assert whole.returncode == 0, whole.stderr
-    found: dict[str, int] = json.loads(whole.stdout.splitlines()[-1])
-    return found
+def whole(order: Order, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A run that nothing stops: (folder with its output and what each stage found, files made)."""
+    folder = tmp_path_factory.mktemp("whole")
+    status, made = order(folder / "out", snapshots=str(folder))
+    assert status == 0
+    return folder, made
 
 
-def child(code: Path, output: Path, stage: str, point: int) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", _CHILD, str(Path(__file__).parent), str(code), str(output)]
-    return subprocess.run(
-        [*command, stage, str(point), *settings(code)],
-        capture_output=True,
-        text=True,
-        env={**os.environ},
-    )
-
-
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", NAMES)
 def test_killed_and_run_again(
-    stage: str, code: Path, reference: Path, counts: dict[str, int], tmp_path: Path
+    stage: str,
+    code: Path,
+    settings: list[str],
+    order: Order,
+    whole: tuple[Path, dict[str, Any]],
+    tmp_path: Path,
 ) -> None:
-    files = counts[stage]
-    assert files > 0
-    for point in sorted({max(1, files // 2), files}):
-        output = tmp_path / f"killed-at-{point}"
-        killed = child(code, output, stage, point)
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
-        assert not (output / "croissant.json").exists() or (stage, point) == ("describe", files)
-        staged = {p.name for p in (output / ".staging").glob("*/part-*.json")}
-        common.run("code", code, output, *settings(code))
-        assert common.contents(output) == common.contents(reference)
-        assert common.croissant_without_times(output) == common.croissant_without_times(reference)
-        metrics = common.stage_metrics(output)
-        if stage in ("ingest", "filter", "embed", "cluster") and point == files // 2:
-            assert 0 < metrics[stage]["reused"] < metrics[stage]["parts"] or not staged
-        for earlier in STAGES[: STAGES.index(stage)]:
-            assert metrics[earlier]["reused"] == metrics[earlier]["parts"]
+    folder, made = whole
+    output = tmp_path / "out"
+    shutil.copytree(folder / stage, output)  # a run from the start has come this far
+
+    def killed(point: int, before: bool) -> dict[str, Any]:
+        """Kills a run as the stage makes a file, the n-th of a run that nothing stops."""
+        name = made[stage][point - 1]
+        time = made[stage][:point].count(name)
+        status, report = order(output, kill=(stage, name, time, before))
+        assert status == -signal.SIGKILL
+        return report
+
+    last = len(made[stage])
+    middle = max(1, last // 2)
+    killed(middle, before=middle % 2 == 0 or middle == last)
+    assert not (output / "croissant.json").exists()
+    staged = list((output / ".staging").glob("*/part-*.json"))
+    report = killed(last, before=last % 2 == 0)
+    if stage in ("ingest", "filter", "embed", "cluster"):
+        assert 0 < report["reused"] < report["parts"] or not staged
+    assert not (output / "croissant.json").exists() or stage == "describe"
+
+    common.run("code", code, output, *settings)
+    assert common.contents(output) == common.contents(folder / "out")
+    assert common.croissant_without_times(output) == common.croissant_without_times(folder / "out")
+    metrics = common.stage_metrics(output)
+    for earlier in NAMES[: NAMES.index(stage)]:
+        assert metrics[earlier]["reused"] == metrics[earlier]["parts"]

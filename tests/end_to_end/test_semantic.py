@@ -13,9 +13,11 @@ from shardwright.metadata.catalog import connect
 from shardwright.metadata.explain import explain
 from shardwright.metadata.layout import Layout
 from shardwright.metadata.verify import verify
+from shardwright.pipelines.curate import curate
 
 PLAIN = ("prune=null", "index=null", "duplicates.near=null", "clusters.k=1", "filters=[]")
 THRESHOLD = 0.6
+BEAM = ("--runner=FnApiRunner", "--direct_num_workers=1")
 
 
 def rows(output: Path, query: str) -> list[tuple[Any, ...]]:
@@ -74,36 +76,50 @@ def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def embedded(code: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What every recipe here has in common, up to the vectors; tests go on from copies of it."""
+    output = tmp_path_factory.mktemp("embedded") / "out"
+    recipe = common.recipe("code", code, *PLAIN)
+    curate(recipe, output, stages=["ingest", "duplicates", "embed"], beam_arguments=BEAM)
+    return output
+
+
+@pytest.fixture
+def output(embedded: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(embedded, tmp_path / "out"))
+
+
 @pytest.mark.parametrize(
     ("keep", "probes"), [("farthest", 1), ("nearest", 1), ("first", 2), ("longest", 1)]
 )
-def test_ranked_is_the_published_loop(code: Path, tmp_path: Path, keep: str, probes: int) -> None:
+def test_ranked_is_the_published_loop(code: Path, output: Path, keep: str, probes: int) -> None:
     settings = semantic(
         threshold=THRESHOLD, semantics="ranked", keep=keep, clusters=f"{{k: 8, probes: {probes}}}"
     )
-    summary = common.run("code", code, tmp_path, settings, *PLAIN)
-    common.assert_accounted(tmp_path, summary)
-    assert verify(Layout(tmp_path)) == []
-    expected = plainly(tmp_path, THRESHOLD, keep, probes)
-    assert dropped(tmp_path) == expected
+    summary = common.run("code", code, output, settings, *PLAIN)
+    common.assert_accounted(output, summary)
+    assert verify(Layout(output)) == []
+    expected = plainly(output, THRESHOLD, keep, probes)
+    assert dropped(output) == expected
     assert len(expected) >= 12
     listed = rows(
-        tmp_path,
+        output,
         "SELECT count(*), min(similarity), bool_and(d.keep) FROM semantic_duplicates s "
         "JOIN decisions d ON d.record_id = s.representative_id",
     )
     assert listed[0][0] > len(expected)
     assert listed[0][1] > THRESHOLD
     assert listed[0][2], "who stays in the place of others is kept"
-    counts = rows(tmp_path, "SELECT semantics, chosen, removed FROM semantic_summary ORDER BY ALL")
+    counts = rows(output, "SELECT semantics, chosen, removed FROM semantic_summary ORDER BY ALL")
     assert ("ranked", True, len(expected)) in counts
     assert len(counts) == (3 if probes == 1 else 1)
 
 
-def test_three_meanings(code: Path, tmp_path: Path) -> None:
+def test_three_meanings(code: Path, embedded: Path, tmp_path: Path) -> None:
     removed = {}
     for meaning in ("ranked", "greedy", "components"):
-        output = tmp_path / meaning
+        output = Path(shutil.copytree(embedded, tmp_path / meaning))
         settings = semantic(threshold=THRESHOLD, semantics=meaning, clusters="{k: 4}")
         common.run("code", code, output, settings, *PLAIN)
         assert verify(Layout(output)) == []
@@ -141,32 +157,34 @@ def test_workers_parts_and_a_second_run_change_nothing(code: Path, tmp_path: Pat
     ]
 
 
-def test_another_threshold_keeps_the_centroids(code: Path, tmp_path: Path) -> None:
-    common.run("code", code, tmp_path, semantic(threshold=0.9, clusters="{k: 6}"), *PLAIN)
-    table = tmp_path / "tables" / "semantic_centroids" / "_manifest.json"
+def test_another_threshold_keeps_the_centroids(code: Path, output: Path) -> None:
+    common.run("code", code, output, semantic(threshold=0.9, clusters="{k: 6}"), *PLAIN)
+    table = output / "tables" / "semantic_centroids" / "_manifest.json"
     before = table.read_bytes()
-    few = len(dropped(tmp_path))
-    common.run("code", code, tmp_path, semantic(threshold=0.7, clusters="{k: 6}"), *PLAIN)
+    few = len(dropped(output))
+    common.run("code", code, output, semantic(threshold=0.7, clusters="{k: 6}"), *PLAIN)
     assert table.read_bytes() == before
-    assert len(dropped(tmp_path)) > few
-    common.run("code", code, tmp_path, "duplicates.semantic=null", *PLAIN)
+    assert len(dropped(output)) > few
+    common.run("code", code, output, "duplicates.semantic=null", *PLAIN)
     assert not table.exists()
-    assert dropped(tmp_path) == set()
-    assert verify(Layout(tmp_path)) == []
+    assert dropped(output) == set()
+    assert verify(Layout(output)) == []
 
 
-def test_target(code: Path, tmp_path: Path) -> None:
+def test_target(code: Path, output: Path) -> None:
     """All clusters fit one bucket here, so that the target is met to a record."""
     settings = semantic(target=0.75, semantics="ranked", clusters="{k: auto}")
-    summary = common.run("code", code, tmp_path, settings, *PLAIN)
-    alive = rows(tmp_path, "SELECT count(*) FROM embeddings")[0][0]
+    summary = common.run("code", code, output, settings, *PLAIN)
+    alive = rows(output, "SELECT count(*) FROM embeddings")[0][0]
     gone = summary.dropped["semantic_duplicate"]
     assert abs((alive - gone) - np.ceil(0.75 * alive)) <= 1
-    assert rows(tmp_path, "SELECT DISTINCT clusters FROM semantic_summary") == [(int(alive**0.5),)]
+    assert rows(output, "SELECT DISTINCT clusters FROM semantic_summary") == [(int(alive**0.5),)]
 
 
-def test_what_borders_part(code: Path, tmp_path: Path) -> None:
+def test_what_borders_part(code: Path, embedded: Path, tmp_path: Path) -> None:
     """With a cluster for almost each record nearly all duplicates are lost, and it is said."""
+    for name in ("many", "one"):
+        shutil.copytree(embedded, tmp_path / name)
     settings = semantic(threshold=THRESHOLD, semantics="ranked", clusters="{k: 120}")
     common.run("code", code, tmp_path / "many", settings, *PLAIN)
     one = settings.replace("120", "1")

@@ -9,7 +9,6 @@ from shardwright.metadata.files import write_whole
 from shardwright.metadata.integrity import lineage_faults
 from shardwright.pipelines.progress import StageProgress
 from shardwright.pipelines.run import Run
-from shardwright.service.report import write_report
 
 
 def run_describe(run: Run, progress: StageProgress) -> None:
@@ -22,6 +21,8 @@ def run_describe(run: Run, progress: StageProgress) -> None:
     stale = next(lineage_faults(layout), None)
     if stale is not None:
         raise DataError(f"{stale}; run the stages again that come after")
+    from shardwright.service.report import write_report  # matplotlib takes a while to load
+
     run.incomplete()
     recipe = run.recipe.model_dump(mode="json")
     write_whole(layout.root / "recipe.json", json.dumps(recipe, indent=1) + "\n")
