@@ -40,7 +40,8 @@ test: check .cache/pictures
 # On a machine with a card; PY is a Python with torch, pytest and NVIDIA's bindings.
 PY ?= $(BIN)/python
 test-cuda:
-	$(PY) -m pytest -n 0 tests/kernels/test_cuda.py tests/quality/test_semdedup_cuda.py
+	$(PY) -m pytest -n 0 tests/kernels/test_cuda.py tests/quality/test_semdedup_cuda.py \
+	  tests/quality/test_pruning_cuda.py
 	compute-sanitizer --tool memcheck --error-exitcode 1 \
 	  $(PY) -m pytest -n 0 tests/kernels/test_cuda.py -k "overflow or portable or opcheck"
 	compute-sanitizer --tool racecheck --error-exitcode 1 \

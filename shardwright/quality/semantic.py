@@ -21,6 +21,7 @@ from shardwright.embeddings.sampling import mixed
 from shardwright.kernels import exact
 from shardwright.metadata.bucketed import BucketedFiles
 from shardwright.quality.close_pairs import Float64, Int64, Narrow, close_pairs, narrow_basis
+from shardwright.quality.pruning.similarity import highest_earlier
 from shardwright.quality.semdedup import MEANINGS, Meaning, Verdicts
 
 SAMPLE = 4096
@@ -206,9 +207,7 @@ class Bucket:
 
     def highest(self) -> Float64:
         """The greatest similarity of each row to an earlier one of its cluster, -inf for none."""
-        starts = np.flatnonzero(np.diff(self.clusters, prepend=-1))
-        _, value = kernels.group_max(self.vectors, np.append(starts, len(self.clusters)))
-        return value
+        return highest_earlier(self.vectors, self.clusters)
 
     def crossing(self, sample: Sample, threshold: float, keep: str) -> Int64:
         """Vertices of the sample that a row of another cluster, to be preferred, is close to.

@@ -138,18 +138,55 @@ def strip_comments(data: bytes, language: str | None) -> bytes:
     return bytes(kept + data[done:])
 
 
-def _parse(data: bytes, language: str | None) -> _Findings | None:
-    best: _Findings | None = None
+def parse(data: bytes, language: str | None) -> "Node | None":
+    """Parses a text by that grammar of its language which finds the fewest errors.
+
+    Args:
+        data: The text, UTF-8.
+        language: The language by its name of ``detect_language``.
+
+    Returns:
+        The root of the syntax tree; None for a language without grammar, and for a file that the
+        parser does not get through in steps in proportion to its size.
+    """
+    best = _best(data, language)
+    return None if best is None else best[0]
+
+
+def count_errors(root: "Node") -> int:
+    """Bytes of tokens that fit no rule of the grammar, as ``syntax_error_share`` counts them."""
+    if not root.has_error:
+        return 0
+    errors = 0
+    cursor = root.walk()
+    while True:
+        node = cursor.node
+        assert node is not None
+        errors += _error_bytes(node)
+        if cursor.goto_first_child():
+            continue
+        while not cursor.goto_next_sibling():
+            if not cursor.goto_parent():
+                return errors
+
+
+def _best(data: bytes, language: str | None) -> "tuple[Node, _Grammar, int] | None":
+    best: tuple[Node, _Grammar, int] | None = None
     for grammar in _grammars(language) if language in _GRAMMARS else ():
         root = _root(data, grammar.language)
         if root is None:
             continue
-        found = _walk(data, root, grammar)
-        if best is None or found.errors < best.errors:
-            best = found
-        if not best.errors:
+        errors = count_errors(root)
+        if best is None or errors < best[2]:
+            best = root, grammar, errors
+        if not best[2]:
             break
     return best
+
+
+def _parse(data: bytes, language: str | None) -> _Findings | None:
+    best = _best(data, language)
+    return None if best is None else _walk(data, *best)
 
 
 @functools.cache
@@ -191,11 +228,9 @@ def _root(data: bytes, language: "Language") -> "Node | None":
         return None
 
 
-def _walk(data: bytes, root: "Node", grammar: _Grammar) -> _Findings:
+def _walk(data: bytes, root: "Node", grammar: _Grammar, errors: int) -> _Findings:
     comments: list[_Range] = []
     docstrings: list[_Range] = []
-    errors = 0
-    erroneous = root.has_error
     cursor = root.walk()
     while True:
         node = cursor.node
@@ -205,8 +240,6 @@ def _walk(data: bytes, root: "Node", grammar: _Grammar) -> _Findings:
             comments.append(_without_line_end(data, node.byte_range))
         elif kind in grammar.documented:
             docstrings += _docstring(node, grammar)
-        if erroneous:
-            errors += _error_bytes(node)
         if cursor.goto_first_child():
             continue
         while not cursor.goto_next_sibling():
