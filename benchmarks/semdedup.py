@@ -32,7 +32,7 @@ from shardwright.embeddings.sampling import automatic_k, sample_size
 from shardwright.metadata.bucketed import list_bucketed, open_listed, write_bucketed
 from shardwright.quality import semantic
 from shardwright.quality.close_pairs import close_pairs, narrow_basis
-from shardwright.quality.scip import scip
+from shardwright.quality.pruning.scip import scip
 from shardwright.quality.semdedup import MEANINGS, Verdicts
 
 DENSITY = 8_800

@@ -38,6 +38,7 @@ TABLES = (
     "semantic_summary",
     "centroids",
     "clusters",
+    "similarities",
     "scores",
     "score_explanations",
     "decisions",

@@ -5,7 +5,7 @@ sha256(source, NUL, path) as 32 hex digits.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
@@ -143,7 +143,7 @@ CLUSTERS = pa.schema(
     ]
 )
 
-SCORES = pa.schema([_ID, pa.field("scip", pa.float64(), nullable=False)])
+SIMILARITIES = pa.schema([_ID, pa.field("similarity", pa.float64(), nullable=False)])
 
 SCORE_EXPLANATIONS = pa.schema(
     [
@@ -191,6 +191,11 @@ def filter_scores(kinds: Mapping[str, str]) -> pa.Schema:
     """Schema of ``filter_scores``: a column per filter, of kind ``number`` or ``text``."""
     types = {"number": pa.float64(), "text": pa.string()}
     return pa.schema([_ID, *(pa.field(name, types[kind]) for name, kind in kinds.items())])
+
+
+def scores(methods: Sequence[str]) -> pa.Schema:
+    """Schema of ``scores``: a column per pruning method, higher is more worth keeping."""
+    return pa.schema([_ID, *(pa.field(name, pa.float64(), nullable=False) for name in methods)])
 
 
 def signatures(modality: str) -> pa.Schema:

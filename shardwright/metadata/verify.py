@@ -154,7 +154,7 @@ _CHECKS = (
         _unique(name)
         for name in (
             *("records", "lookup", "filter_scores", "signatures", "embeddings", "clusters"),
-            *("scores", "score_explanations", "decisions", "shards", "curated"),
+            *("similarities", "scores", "score_explanations", "decisions", "shards", "curated"),
         )
     ),
     _unique("duplicates", "record_id, kind"),
@@ -172,6 +172,7 @@ _CHECKS = (
                 "contamination",
                 "semantic_duplicates",
                 "clusters",
+                "similarities",
                 "scores",
                 "score_explanations",
                 "decisions",
@@ -217,7 +218,7 @@ _CHECKS = (
         (),
         "decisions that their score and threshold do not bear out",
         "SELECT record_id FROM decisions WHERE stage IN ('keep', 'prune') AND score IS NOT NULL "
-        "AND keep <> (score >= threshold)",
+        "AND CASE WHEN keep THEN score < threshold ELSE score > threshold END",
     ),
     _Check(
         "rejects",

@@ -15,6 +15,7 @@ TABLES = {
     "semantic_summary": "How many records each meaning of semantic duplicates would remove.",
     "centroids": "One unit vector per cluster.",
     "clusters": "The nearest centroid of each live record, and how far it is.",
+    "similarities": "How similar each live record is to the closest before it in its cluster.",
     "scores": "One row per live record and one column per method; higher is more worth keeping.",
     "score_explanations": "Why each live record has its score, and the criterion that drops it.",
     "decisions": "One row per record: whether it is kept, or which stage dropped it and why.",

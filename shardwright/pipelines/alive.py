@@ -5,6 +5,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 
@@ -187,26 +188,33 @@ def alive_parts(run: Run, table: Manifest, before: str) -> Iterator[LivePart]:
     """
     query, used = drops_query(run, before)
     with connect(run.layout, tables=[manifest.table for manifest in used]) as connection:
-        name_parts(connection, table)
-        batches = stream(
-            connection,
-            "SELECT DISTINCT part, file_row_number AS row "
-            f"FROM {scan(table, positions=True)} JOIN part_files USING (filename) "
-            f"SEMI JOIN ({query}) AS drops USING (record_id) ORDER BY part, row",
+        yield from parts_without(connection, table, query)
+
+
+def parts_without(
+    connection: duckdb.DuckDBPyConnection, table: Manifest, query: str
+) -> Iterator[LivePart]:
+    """Yields each part of a table with the rows in it whose ``record_id`` a query yields."""
+    name_parts(connection, table)
+    batches = stream(
+        connection,
+        "SELECT DISTINCT part, file_row_number AS row "
+        f"FROM {scan(table, positions=True)} JOIN part_files USING (filename) "
+        f"SEMI JOIN ({query}) AS drops USING (record_id) ORDER BY part, row",
+    )
+    rows = (
+        pair
+        for batch in batches
+        for pair in zip(
+            batch.column("part").to_pylist(), batch.column("row").to_pylist(), strict=True
         )
-        rows = (
-            pair
-            for batch in batches
-            for pair in zip(
-                batch.column("part").to_pylist(), batch.column("row").to_pylist(), strict=True
-            )
-        )
-        groups = groupby(rows, key=lambda pair: pair[0])
-        ahead = next(groups, None)
-        for ordinal, part in enumerate(table.parts()):
-            dropped: list[int] = []
-            if ahead is not None and ahead[0] == ordinal:
-                dropped = [row for _, row in ahead[1]]
-                ahead = next(groups, None)
-            if part.key != "empty":
-                yield part, dropped
+    )
+    groups = groupby(rows, key=lambda pair: pair[0])
+    ahead = next(groups, None)
+    for ordinal, part in enumerate(table.parts()):
+        dropped: list[int] = []
+        if ahead is not None and ahead[0] == ordinal:
+            dropped = [row for _, row in ahead[1]]
+            ahead = next(groups, None)
+        if part.key != "empty":
+            yield part, dropped

@@ -2,7 +2,7 @@
 
 import re
 from importlib.metadata import entry_points
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from shardwright.embeddings.encoder import TorchOptions, Window
+from shardwright.quality.pruning.methods import METHODS
 
 SOURCE_KINDS = ("files", "archive", "parquet", "jsonl", "git")
 # Entry points of this group name further kinds; see docs/extending.md.
@@ -34,6 +35,13 @@ def _parse_bytes(value: object) -> object:
     return round(float(match.group(1)) * _UNITS[unit])
 
 
+def _known_method(name: str) -> str:
+    known = [method.name for method in METHODS]
+    if name not in known:
+        raise ValueError(f"no such method; there are {', '.join(known)}")
+    return name
+
+
 def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
@@ -49,6 +57,7 @@ def _known_source(kind: str) -> str:
 Bytes = Annotated[int, BeforeValidator(_parse_bytes), Field(gt=0)]
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Share = Annotated[float, Field(ge=0, le=1)]
+MethodName = Annotated[str, AfterValidator(_known_method)]
 
 
 class Section(BaseModel):
@@ -221,12 +230,53 @@ class Clusters(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
-class Prune(Section):
-    """SCIP's Algorithm 1: a fraction of the records goes, alpha of it by cluster size."""
+class Prototypes(Section):
+    """SSL prototypes: which end of the distances is kept, and how evenly over clusters."""
 
-    method: Literal["scip"] = "scip"
+    keep: Literal["hard", "easy"] = "hard"
+    balance: Share = 0.0
+
+
+class D4(Section):
+    """D4: the share that its first step, SemDeDup, keeps."""
+
+    dedup: Annotated[float, Field(gt=0, le=1)] = 0.75
+
+
+class Density(Section):
+    """Density-based pruning: temperature, and what each cluster keeps at least."""
+
+    tau: Annotated[float, Field(gt=0)] = 0.1
+    min_samples: Annotated[int, Field(ge=0)] = 1
+
+
+class Prune(Section):
+    """A fraction of the records goes: those that a method finds least worth keeping."""
+
+    method: MethodName = "scip"
     fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    within: Literal["language", "license", "repository", "label"] | None = None
+    scores: tuple[MethodName, ...] | None = None
     alpha: Share = 0.8
+    ssl_prototypes: Prototypes = Prototypes()
+    d4: D4 = D4()
+    density: Density = Density()
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    def methods(self, modality: str) -> tuple[str, ...]:
+        """The scores that are computed, in the order of their columns."""
+        wanted = None if self.scores is None else {*self.scores, self.method}
+        return tuple(
+            method.name
+            for method in METHODS
+            if modality in method.modalities
+            and not method.needs & {"contents", "calibration", "labels"}
+            and (wanted is None or method.name in wanted)
+        )
+
+    def parameters(self) -> dict[str, Any]:
+        """What decides the scores."""
+        return self.model_dump(mode="json", exclude={"within", "method", "scores"})
 
 
 class Shards(Section):

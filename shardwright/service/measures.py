@@ -68,7 +68,11 @@ def distributions(
             _spread(connection, "distance", "Distance to the nearest centroid", "clusters", tables)
         )
     if "scores" in tables:
-        found.append(_spread(connection, "scip", "Scores", "scores", tables))
+        found += [
+            _spread(connection, name, f"Score: {name}", "scores", tables)
+            for (name, *_) in connection.execute("DESCRIBE scores").fetchall()
+            if name != "record_id"
+        ]
     return [distribution for distribution in found if distribution is not None]
 
 
@@ -184,8 +188,10 @@ def _spread(
     marks: list[tuple[str, float]] = []
     if decided and table == "scores":
         cuts = connection.execute(
-            "SELECT DISTINCT threshold FROM decisions WHERE stage = 'prune' "
-            "AND threshold IS NOT NULL ORDER BY threshold LIMIT 3"
+            "SELECT DISTINCT threshold FROM decisions JOIN scores USING (record_id) "
+            "WHERE stage IN ('prune', 'keep') AND threshold IS NOT NULL "
+            f"GROUP BY threshold HAVING bool_and(decisions.score = scores.{column}) "
+            "ORDER BY threshold LIMIT 3"
         ).fetchall()
         marks = [(f"threshold {cut:.6g}", float(cut)) for (cut,) in cuts]
     return Distribution(

@@ -40,7 +40,16 @@ PAGES = {
     page: (ROOT / "docs" / f"{page}.md").read_text()
     for page in (
         *("sources", "filters", "duplicates", "decontamination", "embeddings", "indexes"),
-        *("semantic", "corruptions", "pruning", "budget", "kernels", "tables", "metadata", "extending"),
+        *(
+            "semantic",
+            "corruptions",
+            "pruning",
+            "budget",
+            "kernels",
+            "tables",
+            "metadata",
+            "extending",
+        ),
     )
 }
 _BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

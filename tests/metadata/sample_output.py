@@ -301,6 +301,8 @@ def _score(layout: Layout, alive: list[Row], aligned: Any, records: Manifest) ->
         for i, row in enumerate(alive)
     }
 
+    scored = schemas.scores(["scip"])
+
     def only(schema: pa.Schema) -> Any:
         return aligned(
             {key: {name: row[name] for name in schema.names} for key, row in explained.items()}
@@ -313,9 +315,7 @@ def _score(layout: Layout, alive: list[Row], aligned: Any, records: Manifest) ->
         only(schemas.CLUSTERS),
         origin("cluster", [embeddings, centroids]),
     )
-    scores = write_table(
-        layout, "scores", schemas.SCORES, only(schemas.SCORES), origin("score", [clusters])
-    )
+    scores = write_table(layout, "scores", scored, only(scored), origin("score", [clusters]))
     write_table(
         layout,
         "score_explanations",

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shardwright.metadata.schemas import CLUSTERS
-from shardwright.quality.scip import pruned_counts, ranking_query, scip, threshold
+from shardwright.quality.pruning.scip import pruned_counts, ranking_query, scip
 
 
 def algorithm_1(
@@ -48,7 +48,7 @@ def test_ranking_is_algorithm_1(
     assert by_sql.to_pylist() == ranked
     expected = algorithm_1(rows, fraction, alpha)
     assert {r["record_id"]: r["criterion"] for r in ranked if r["criterion"]} == expected
-    cut = threshold(len(rows), fraction, alpha)
+    cut = pruned_counts(len(rows), fraction, alpha)[0] / max(len(rows), 1)
     assert {r["record_id"] for r in ranked if r["scip"] < cut} == set(expected)
     assert [r["position"] for r in ranked] == list(range(1, len(rows) + 1))
 

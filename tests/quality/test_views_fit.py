@@ -2,9 +2,10 @@ import random
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-from shardwright.quality.views import Views, fit, fold_of
+from shardwright.quality.views import Views, fit, fold_of, summaries
 
 WORDS = ("total", "count", "offset", "length", "index", "value", "result", "buffer", "limit")
 
@@ -100,3 +101,22 @@ def test_importing_is_light():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["[]"]
+
+
+def test_summaries():
+    bits = np.full(640, 2.0)
+    bits[100:132] = 9.0
+    assert summaries.worst(np.full(640, 2.0)) == 0
+    assert 6 < summaries.worst(bits) <= 7
+    assert summaries.worst(bits[:63]) is None
+    assert summaries.mean(bits[:2]) is None
+    assert summaries.excess(np.array([1.0, 7.0])) == 5 / 7
+    assert summaries.excess(bits[:0]) is None
+
+
+def test_repeated_lines():
+    line = b"a line of more than twenty bytes\n"
+    other = line.replace(b"more", b"also")
+    assert summaries.repeated_lines(line + other) == 0
+    assert summaries.repeated_lines(line + other + b"  " + line + line) == 0.5
+    assert summaries.repeated_lines(b"}\n}\n") is None

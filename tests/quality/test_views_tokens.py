@@ -80,3 +80,11 @@ def test_common_names_stay_and_others_become_their_shape():
 def test_a_name_of_one_file_is_not_common():
     assert not len(tokens.common_names([tokens.lex(b"a b", "C")], 0.0))
     assert not len(tokens.common_names([], 0.5))
+
+
+@pytest.mark.parametrize(
+    "text", [b'"""' + b"\\a" * 20_000, b"/*" * 20_000, b"'''\"\"\"" * 5_000, b"'" * 20_001]
+)
+@pytest.mark.parametrize("language", ["Python", "C", "Rust"])
+def test_what_has_no_end_is_read_once(text, language):
+    assert len(tokens.lex(text, language)) <= len(text)

@@ -100,3 +100,21 @@ def test_small_files_have_few_choices(text, language):
     found = chosen(text, language)
     assert len(found.groups) == len(found.events.symbols)
     assert found.pairs.shape[0] == 2
+
+
+def test_deep_trees():
+    text = b"x = " + b"(" * 400 + b"1" + b")" * 400 + b"\n"
+    tree = flat(text, "Python")
+    assert tree.sizes[0] == len(tree)
+    assert (tree.sizes[tree.parents[1:]] > tree.sizes[1:]).all()
+
+
+def test_an_operator_is_judged_by_its_operands():
+    usual = b"if x is None: pass\nif n == 0: pass\n"
+    model = ngrams.train([chosen(usual).events] * 10)
+
+    def bits(text):
+        return choices.measure_choices(model, chosen(text))["comparison"][0]
+
+    assert bits(b"if x is None: pass\n") + 1 < bits(b"if x == None: pass\n")
+    assert bits(b"if n == 0: pass\n") + 1 < bits(b"if n is 0: pass\n")

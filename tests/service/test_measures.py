@@ -47,11 +47,12 @@ def test_clusters_distances_and_scores(clusters: int) -> None:
     found = measured(
         "SELECT range::VARCHAR AS record_id, 1 AS bytes, 'x' AS language FROM range(1000)",
         "SELECT range::VARCHAR AS record_id, range >= 200 AS keep, "
-        "CASE WHEN range < 200 THEN 'prune' ELSE 'keep' END AS stage, 0.2 AS threshold "
-        "FROM range(1000)",
+        "CASE WHEN range < 200 THEN 'prune' ELSE 'keep' END AS stage, 0.2 AS threshold, "
+        "range / 1000 AS score FROM range(1000)",
         clusters=f"SELECT range::VARCHAR AS record_id, range % {clusters} AS cluster, "
         "0.5 AS distance FROM range(1000)",
-        scores="SELECT range::VARCHAR AS record_id, range / 1000 AS scip FROM range(1000)",
+        scores="SELECT range::VARCHAR AS record_id, range / 1000 AS scip, range AS length "
+        "FROM range(1000)",
     )
     sizes = found["clusters"]
     assert sizes.edges is not None
@@ -61,6 +62,7 @@ def test_clusters_distances_and_scores(clusters: int) -> None:
     scores = found["scip"]
     assert [sum(series.counts) for series in scores.series] == [1000, 800]
     assert scores.marks == (("threshold 0.2", 0.2),)
+    assert found["length"].marks == (), "not what was pruned by"
 
 
 def test_empty_tables() -> None:

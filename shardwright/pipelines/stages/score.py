@@ -1,14 +1,27 @@
-"""``score``: how much each live record is worth keeping, and why."""
+"""``score``: how much each live record is worth keeping, by every method, and why."""
+
+from collections.abc import Sequence
+
+import duckdb
 
 from shardwright.metadata.manifest import Manifest
-from shardwright.metadata.schemas import SCORE_EXPLANATIONS, SCORES
+from shardwright.metadata.schemas import SCORE_EXPLANATIONS, scores
 from shardwright.pipelines.alive import alive_rows
+from shardwright.pipelines.clustering import read_centroids
 from shardwright.pipelines.progress import StageProgress
 from shardwright.pipelines.relational import commit_query
 from shardwright.pipelines.run import Run
-from shardwright.quality.scip import ranking_query
+from shardwright.pipelines.sections import Prune
+from shardwright.pipelines.similarities import cluster_again, commit_similarities
+from shardwright.quality.pruning.cut import pruned_count
+from shardwright.quality.pruning.d4 import d4_query, survivors_query
+from shardwright.quality.pruning.prototypes import ssl_prototypes_query
+from shardwright.quality.pruning.scip import ranking_query
+from shardwright.quality.pruning.semdedup import semdedup_query
+from shardwright.quality.pruning.simple import length_query, random_query
 
-VERSION = "1"
+VERSION = "2"
+TABLES = ("similarities", "scores", "score_explanations")
 
 
 def run_score(run: Run, progress: StageProgress) -> None:
@@ -21,27 +34,85 @@ def run_score(run: Run, progress: StageProgress) -> None:
             run.layout.need("clusters", "cluster") if alive_rows(run, embeddings, "score") else None
         )
     if prune is None or clusters is None:
-        run.drop("scores")
-        run.drop("score_explanations")
+        for table in TABLES:
+            run.drop(table)
         return
-    ranking = ranking_query("clusters", clusters.rows, prune.fraction, prune.alpha)
-    query = (
-        "SELECT part, record_id, {columns} "
-        f"FROM ({ranking}) JOIN lookup USING (record_id) ORDER BY part, row"
+    methods = prune.methods(run.recipe.modality)
+    records = run.layout.need("records", "ingest")
+    centroids = run.layout.need("centroids", "cluster")
+    inputs = [records, embeddings, clusters, centroids, run.layout.need("lookup", "ingest")]
+    if {"semdedup", "d4"} & set(methods):
+        inputs.append(commit_similarities(run, embeddings, clusters, progress))
+    else:
+        run.drop("similarities")
+
+    def prepare(connection: duckdb.DuckDBPyConnection) -> None:
+        _prepare(run, connection, prune, methods, embeddings, clusters, centroids, progress)
+
+    queries = _queries(run.recipe.modality, prune, clusters.rows)
+    joined = " ".join(f"JOIN ({queries[name]}) AS q_{name} USING (record_id)" for name in methods)
+    aligned = (
+        "SELECT part, record_id, {} FROM {} JOIN lookup USING (record_id) {} ORDER BY part, row"
     )
+    explained = "cluster, cluster_size, distance, criterion"
+    ranking = ranking_query("clusters", clusters.rows, prune.fraction, prune.alpha)
     commit_query(
         run,
         "score",
         VERSION,
         {
-            "scores": (SCORES, query.format(columns="scip")),
+            "scores": (scores(methods), aligned.format(", ".join(methods), "clusters", joined)),
             "score_explanations": (
                 SCORE_EXPLANATIONS,
-                query.format(columns="cluster, cluster_size, distance, criterion"),
+                aligned.format(explained, f"({ranking})", ""),
             ),
         },
-        parameters=prune.model_dump(mode="json"),
-        inputs=[clusters, run.layout.need("lookup", "ingest")],
-        aligned=run.layout.need("records", "ingest"),
+        parameters=prune.parameters(),
+        inputs=inputs,
+        aligned=records,
+        prepare=prepare,
     )
     progress.records = clusters.rows
+
+
+def _queries(modality: str, prune: Prune, records: int) -> dict[str, str]:
+    """Method -> a query that yields ``record_id`` and its score, over all records or more."""
+    scip = ranking_query("clusters", records, prune.fraction, prune.alpha)
+    prototypes = prune.ssl_prototypes
+    return {
+        "scip": f"SELECT record_id, scip FROM ({scip})",
+        "ssl_prototypes": ssl_prototypes_query(
+            "clusters", records, prune.fraction, prototypes.keep, prototypes.balance
+        ),
+        "semdedup": semdedup_query("similarities"),
+        "d4": d4_query("similarities", "clusters_again", records),
+        "density": "SELECT record_id, density FROM by_density",
+        "length": length_query("records", "code" if modality == "code" else "image"),
+        "random": random_query("clusters", prune.seed),
+    }
+
+
+def _prepare(
+    run: Run,
+    connection: duckdb.DuckDBPyConnection,
+    prune: Prune,
+    methods: Sequence[str],
+    embeddings: Manifest,
+    clusters: Manifest,
+    centroids: Manifest,
+    progress: StageProgress,
+) -> None:
+    """Makes the relations that the methods' queries name, beside committed tables."""
+    if "d4" in methods:
+        left = survivors_query("similarities", clusters.rows, prune.fraction, prune.d4.dedup)
+        cluster_again(run, connection, embeddings, left, progress)
+    if "density" in methods:
+        from shardwright.quality.pruning.density import density_query, quotas, spread_query
+
+        kept = clusters.rows - pruned_count(clusters.rows, prune.fraction)
+        spread = connection.sql(spread_query("clusters")).to_arrow_table()
+        centres = read_centroids(centroids.files()[0])
+        allowed = quotas(spread, centres, kept, prune.density.tau, prune.density.min_samples)
+        connection.register("quotas", allowed)
+        query = density_query("clusters", "quotas", clusters.rows)
+        connection.execute(f"CREATE TABLE by_density AS {query}")

@@ -2,17 +2,13 @@
 
 from typing import Literal, TypeAlias, get_args
 
-import numpy as np
 import pyarrow as pa
 
-from shardwright.embeddings.sampling import sample_keys
-from shardwright.quality.pruning.relations import Float64, Ids, evaluate
+from shardwright.quality.pruning.relations import Float64, Ids, evaluate, relation
 
 Modality: TypeAlias = Literal["code", "image"]
 
 _SIZES: dict[Modality, str] = {"code": "bytes::DOUBLE", "image": "width::DOUBLE * height"}
-_SALT = 0x7275_6E65_0000_0000
-"""Keeps the draw apart from the samples that k-means and others take with equal seeds."""
 
 
 def length_query(records: str, modality: Modality) -> str:
@@ -51,21 +47,38 @@ def length_score(records: pa.Table, modality: Modality) -> Float64:
     return score
 
 
-def random_score(record_ids: Ids, seed: int = 0) -> Float64:
-    """A number drawn for each record from its id and the seed alone.
+def random_query(records: str, seed: int = 0) -> str:
+    """SQL for the score: a number drawn for each record from its id and the seed alone.
 
-    So it is the same for any order, parts and workers.
+    So it is the same for any order, parts and workers, and unrelated for two seeds.
 
     Args:
-        record_ids: n ids of 32 lower-case hex digits.
-        seed: any integer; taken modulo 2^64.
+        records: A relation with ``record_id``.
+        seed: Any integer.
 
     Returns:
-        float64 [n] in [0, 1), multiples of 2^-53.
+        A query that yields ``record_id`` and ``random``: the first 52 bits of the sha256 of seed
+        and id, in [0, 1).
+    """
+    drawn = f"sha256('{seed} ' || record_id)[1:13]"
+    return f"""
+    SELECT record_id, ('0x' || {drawn})::UBIGINT::DOUBLE / {1 << 52}::DOUBLE AS random
+    FROM {records}"""
+
+
+def random_score(record_ids: Ids, seed: int = 0) -> Float64:
+    """The score in memory: what ``random_query`` says.
+
+    Args:
+        record_ids: n ids.
+        seed: Any integer.
+
+    Returns:
+        float64 [n] in [0, 1), multiples of 2^-52.
 
     Raises:
-        ValueError: an id is missing or is not 32 lower-case hex digits.
+        ValueError: an id comes twice.
     """
-    ids = record_ids.tolist() if isinstance(record_ids, np.ndarray) else record_ids
-    keys = sample_keys(ids, seed ^ _SALT)
-    return (keys >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    table = relation(record_ids)
+    score: Float64 = evaluate(random_query("records", seed), record_ids, records=table)
+    return score

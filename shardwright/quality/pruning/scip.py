@@ -52,11 +52,6 @@ def ranking_query(clusters: str, records: int, fraction: float, alpha: float) ->
     FROM ordered"""
 
 
-def threshold(records: int, fraction: float, alpha: float) -> float:
-    """The value of ``scip`` below which a record is pruned."""
-    return pruned_counts(records, fraction, alpha)[0] / max(records, 1)
-
-
 def scip(clusters: pa.Table, fraction: float = 0.2, alpha: float = 0.8) -> pa.Table:
     """Ranks a table of assignments in memory: what ``ranking_query`` says, in NumPy.
 
