@@ -143,6 +143,42 @@ CLUSTERS = pa.schema(
     ]
 )
 
+DETECTORS = pa.schema(
+    [
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("data", pa.large_binary(), nullable=False),
+    ]
+)
+
+CORRUPTED = pa.schema(
+    [
+        _ID,
+        pa.field("corruption", pa.string(), nullable=False),
+        pa.field("family", pa.string(), nullable=False),
+        pa.field("cluster", pa.int32(), nullable=False),
+        pa.field("cluster_before", pa.int32(), nullable=False),
+        pa.field("cluster_size", pa.int64(), nullable=False),
+        pa.field("cluster_size_before", pa.int64(), nullable=False),
+        pa.field("distance", pa.float64(), nullable=False),
+        pa.field("distance_before", pa.float64(), nullable=False),
+    ]
+)
+
+CORRUPTION_STUDY = pa.schema(
+    [
+        pa.field("corruption", pa.string(), nullable=False),
+        pa.field("family", pa.string(), nullable=False),
+        pa.field("pairs", pa.int64(), nullable=False),
+        pa.field("moved", pa.float64(), nullable=False),
+        pa.field("size", pa.float64(), nullable=False),
+        pa.field("size_effect", pa.float64(), nullable=False),
+        pa.field("size_p", pa.float64(), nullable=False),
+        pa.field("distance", pa.float64(), nullable=False),
+        pa.field("distance_effect", pa.float64(), nullable=False),
+        pa.field("distance_p", pa.float64(), nullable=False),
+    ]
+)
+
 SIMILARITIES = pa.schema([_ID, pa.field("similarity", pa.float64(), nullable=False)])
 
 SCORE_EXPLANATIONS = pa.schema(
@@ -196,6 +232,19 @@ def filter_scores(kinds: Mapping[str, str]) -> pa.Schema:
 def scores(methods: Sequence[str]) -> pa.Schema:
     """Schema of ``scores``: a column per pruning method, higher is more worth keeping."""
     return pa.schema([_ID, *(pa.field(name, pa.float64(), nullable=False) for name in methods)])
+
+
+def views(names: Sequence[str]) -> pa.Schema:
+    """Schema of ``views``: a column per view, null where one does not apply, and judgements."""
+    return pa.schema(
+        [
+            _ID,
+            *(pa.field(name, pa.float64()) for name in names),
+            pa.field("scip_probe", pa.float64(), nullable=False),
+            pa.field("damage", pa.float64(), nullable=False),
+            pa.field("damage_view", pa.string()),
+        ]
+    )
 
 
 def signatures(modality: str) -> pa.Schema:

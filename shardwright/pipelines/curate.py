@@ -34,10 +34,11 @@ from shardwright.pipelines.stages.prune import run_prune
 from shardwright.pipelines.stages.score import run_score
 from shardwright.pipelines.stages.semantic import check_semantic, run_semantic
 from shardwright.pipelines.stages.shard import run_shard
+from shardwright.pipelines.stages.study import run_study
 
 _BEAM_STAGES = (
     *("ingest", "filter", "duplicates", "embed", "decontaminate", "semantic"),
-    *("cluster", "shard"),
+    *("cluster", "study", "score", "shard"),
 )
 
 STAGES: dict[str, Callable[[Run, StageProgress], None]] = {
@@ -49,6 +50,7 @@ STAGES: dict[str, Callable[[Run, StageProgress], None]] = {
     "semantic": run_semantic,
     "index": run_index,
     "cluster": run_cluster,
+    "study": run_study,
     "score": run_score,
     "prune": run_prune,
     "shard": run_shard,

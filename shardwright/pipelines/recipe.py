@@ -22,6 +22,7 @@ from shardwright.pipelines.sections import (
     Section,
     Shards,
     Source,
+    Study,
 )
 from shardwright.quality.filters import Filter as Measure
 from shardwright.quality.filters import filters
@@ -41,6 +42,7 @@ class Recipe(Section):
     decontaminate: Decontaminate | None = None
     index: Index | None = Index()
     clusters: Clusters = Clusters()
+    study: Study = Study()
     prune: Prune | None = Prune()
     shards: Shards = Shards()
     runner: dict[str, tuple[str, ...]] = Field(default_factory=dict)

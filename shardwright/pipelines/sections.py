@@ -250,6 +250,17 @@ class Density(Section):
     min_samples: Annotated[int, Field(ge=0)] = 1
 
 
+class Study(Section):
+    """Records that are damaged on purpose, to learn what damage looks like."""
+
+    documents: Annotated[int, Field(ge=40)] = 400
+    copies: Annotated[int, Field(ge=1, le=20)] = 3
+    dose: Annotated[float, Field(gt=0, le=1)] = 0.5
+    files: Annotated[int, Field(ge=0)] = 4000
+    without: Patterns = ()
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
 class Prune(Section):
     """A fraction of the records goes: those that a method finds least worth keeping."""
 
@@ -270,7 +281,7 @@ class Prune(Section):
             method.name
             for method in METHODS
             if modality in method.modalities
-            and not method.needs & {"contents", "calibration", "labels"}
+            and "labels" not in method.needs
             and (wanted is None or method.name in wanted)
         )
 

@@ -8,6 +8,7 @@ for the whole module. All of it happens in a folder with a few inputs of each ki
 
 import ast
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -94,8 +95,21 @@ clusters: {{k: 4}}
 """
 
 
+def unlike(i: int) -> str:
+    """A module that is near to no other one."""
+    words = [hashlib.sha256(f"{i} {j}".encode()).hexdigest()[:6] for j in range(12)]
+    lines = [
+        f"def f_{a}(x, y):\n    z_{b} = x + {i}\n    return z_{b} - y\n"
+        for a, b in zip(words[::2], words[1::2], strict=True)
+    ]
+    return "\n\n".join(lines)
+
+
 def write_inputs(root: Path) -> None:
     """A few inputs of each kind, under the names that the pages use."""
+    (root / "curatable").mkdir()
+    for i in range(48):
+        (root / "curatable" / f"other{i}.py").write_text(unlike(i))
     for folder in ("data", "repository"):
         for path, text in CODE.items():
             (root / folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -161,7 +175,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (root / "items" / "one.py").write_text("an item that stands in none of the records: " * 4)
     recipe.write_text(EVERYTHING.format(items=root / "items"))
     uri = ["source.kind=files", "source.include=['**/*.py']"]
-    curate(load_recipe(recipe, uri, str(root / "data")), root / "curated")
+    curate(load_recipe(recipe, uri, str(root / "curatable")), root / "curated")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(root / "site"))
         _added.cache_clear()
@@ -301,6 +315,8 @@ def schemas_that_are_written() -> dict[str, list[pa.Schema]]:
         "curated": [schemas.curated("code")],
         "signatures": [schemas.CODE_SIGNATURES, schemas.IMAGE_SIGNATURES],
         "filter_scores": [schemas.filter_scores({})],
+        "scores": [schemas.scores([])],
+        "views": [schemas.views([])],
     }
     for table in TABLES:
         constant = getattr(schemas, table.upper(), None)

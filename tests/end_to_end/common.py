@@ -46,6 +46,7 @@ def recipe(modality: str, uri: Path, *overrides: str) -> Recipe:
     """The shipped recipe of a modality on a folder, in small parts and shards."""
     name = {"code": "code", "image": "images"}[modality]
     small = ["limits.part_bytes=500KB", "shards.size=1MB", "limits.reject_threshold=0.5"]
+    small.append("prune.scores=[]")  # scores of other methods are for tests of them
     if modality == "code":
         small.append("source.exclude=[]")
     return load_recipe(ROOT / "recipes" / f"{name}.yaml", [*small, *overrides], str(uri))

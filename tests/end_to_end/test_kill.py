@@ -37,6 +37,9 @@ def settings(code: Path) -> list[str]:
         f"decontaminate={{benchmarks: [{{name: own, uri: {items}}}]}}",
         "duplicates.semantic={target: 0.9}",
         "limits.part_bytes=80KB",
+        "prune.scores=null",
+        "study.documents=40",
+        "study.copies=1",
     ]
 
 

@@ -1,6 +1,5 @@
 """``embed``: a vector for each live record, cached by content."""
 
-import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
@@ -13,16 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from PIL import Image
 
-from shardwright.embeddings.device import claim_gpu
-from shardwright.embeddings.encoder import Encoder, TorchOptions, encode_stream, load_encoder
+from shardwright.embeddings.encoder import encode_stream
 from shardwright.metadata.catalog import connect, file_literal, scan
 from shardwright.metadata.files import HashedFile, fingerprint
 from shardwright.metadata.manifest import Manifest
 from shardwright.metadata.schemas import blob, embeddings
 from shardwright.metadata.tables import read_batches
 from shardwright.pipelines.alive import alive_parts, drops_query, live_batches
+from shardwright.pipelines.encoding import Encoding, encoding
 from shardwright.pipelines.jobs import Job, Output, Task
 from shardwright.pipelines.progress import StageProgress
 from shardwright.pipelines.relational import stream
@@ -39,43 +37,14 @@ _WINDOW_BYTES = 16_000_000
 class EmbedPart:
     """Encodes the live records of a part, except those whose vector is cached."""
 
-    modality: str
-    model: str
-    device: str
-    dtype: str
-    batch_size: int
-    options: TorchOptions
-    fingerprint: str
+    encoding: Encoding
     cached: Path | None
-
-    @property
-    def encoder(self) -> Encoder:
-        """The encoder: the driver's in its own process, else loaded once and shared by threads."""
-        with _LOADING:
-            if self.fingerprint not in _LOADED:
-                _LOADED[self.fingerprint] = self._load()
-            return _LOADED[self.fingerprint]
-
-    def _load(self) -> Encoder:
-        Image.MAX_IMAGE_PIXELS = None  # ingest has decoded them whole, under the recipe's limit
-        if self.device != "cpu" and not self.model.startswith("builtin:"):
-            import torch
-
-            if torch.cuda.device_count() > 1:
-                torch.cuda.set_device(claim_gpu(torch.cuda.device_count()))
-        return load_encoder(
-            self.model,
-            modality=self.modality,
-            device=self.device,
-            dtype=self.dtype,
-            batch_size=self.batch_size,
-            options=self.options,
-        )
 
     def __call__(self, payload: dict[str, Any], output: Output) -> None:
         """Streams ``payload["records"]`` without the rows ``payload["dropped"]``."""
         known = self._known(payload["key"])
-        schema = embeddings(self.encoder.dimension, self.dtype)
+        payload_column = blob(self.encoding.modality)
+        schema = embeddings(self.encoding.encoder.dimension, self.encoding.dtype)
         encoded = 0
         read: deque[tuple[pa.Table, list[str]]] = deque()
 
@@ -84,11 +53,11 @@ class EmbedPart:
             for window in self._windows(payload):
                 hashes = window.column("content_sha256").to_pylist()
                 rows = [i for i, sha256 in enumerate(hashes) if sha256 not in known]
-                contents = window.column(blob(self.modality)).take(pa.array(rows, pa.int64()))
-                read.append((window.drop_columns([blob(self.modality)]), hashes))
+                contents = window.column(payload_column).take(pa.array(rows, pa.int64()))
+                read.append((window.drop_columns([payload_column]), hashes))
                 yield contents.to_pylist()
 
-        with closing(encode_stream(self.encoder, missing())) as found:
+        with closing(encode_stream(self.encoding.encoder, missing())) as found:
             for rows in found:
                 window, hashes = read.popleft()
                 encoded += len(rows)
@@ -101,7 +70,7 @@ class EmbedPart:
         """Live rows of the part, as many at a time as the encoder is handed."""
         if payload["records"] is None:
             return
-        columns = ["record_id", "content_sha256", blob(self.modality)]
+        columns = ["record_id", "content_sha256", blob(self.encoding.modality)]
         held: list[pa.RecordBatch] = []
         rows = size = 0
         path = Path(payload["records"])
@@ -120,7 +89,7 @@ class EmbedPart:
         columns = [
             window.column("record_id").combine_chunks(),
             column(vectors, schema.field("vector").type),
-            pa.array([self.encoder.name] * window.num_rows, pa.string()),
+            pa.array([self.encoding.encoder.name] * window.num_rows, pa.string()),
             window.column("content_sha256").combine_chunks(),
         ]
         return pa.RecordBatch.from_arrays(columns, schema=schema)
@@ -138,11 +107,6 @@ class EmbedPart:
             for row, vector in _vectors(Path(file), rows):
                 known[hashes[row]] = vector
         return known
-
-
-_LOADING = threading.Lock()
-_LOADED: dict[str, Encoder] = {}
-"""By the driver's fingerprint: other weights in the same folder are another encoder."""
 
 
 def _vectors(file: Path, rows: np.ndarray[Any, Any]) -> Iterator[tuple[int, np.ndarray[Any, Any]]]:
@@ -194,22 +158,8 @@ def run_embed(run: Run, progress: StageProgress) -> None:
         "encoder": {"name": encoder.name, **encoder.description},
         "encoder_fingerprint": encoder.fingerprint,
     }
-    work = EmbedPart(
-        run.recipe.modality,
-        embedding.model,
-        embedding.device,
-        embedding.dtype,
-        embedding.batch_size,
-        embedding.options,
-        encoder.fingerprint,
-        _cached(run, job, parameters),
-    )
-    Image.MAX_IMAGE_PIXELS = None  # as in a worker
-    _LOADED[encoder.fingerprint] = encoder
-    try:
-        run.execute("embed", job, work, progress)
-    finally:
-        _LOADED.clear()
+    with encoding(run) as settings:
+        run.execute("embed", job, EmbedPart(settings, _cached(run, job, parameters)), progress)
     progress.details["encoded"] = sum(result["encoded"] for _, result in job.results())
     origin = run.origin("embed", VERSION, parameters, [records, *drops], started)
     table = run.commit(job, origin)["embeddings"]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import duckdb
 
+from shardwright.errors import UserError
 from shardwright.metadata.manifest import Manifest
 from shardwright.metadata.schemas import SCORE_EXPLANATIONS, scores
 from shardwright.pipelines.alive import alive_rows
@@ -13,6 +14,8 @@ from shardwright.pipelines.relational import commit_query
 from shardwright.pipelines.run import Run
 from shardwright.pipelines.sections import Prune
 from shardwright.pipelines.similarities import cluster_again, commit_similarities
+from shardwright.pipelines.stages.study import STUDIED, wanted
+from shardwright.pipelines.views import commit_views
 from shardwright.quality.pruning.cut import pruned_count
 from shardwright.quality.pruning.d4 import d4_query, survivors_query
 from shardwright.quality.pruning.prototypes import ssl_prototypes_query
@@ -21,7 +24,7 @@ from shardwright.quality.pruning.semdedup import semdedup_query
 from shardwright.quality.pruning.simple import length_query, random_query
 
 VERSION = "2"
-TABLES = ("similarities", "scores", "score_explanations")
+TABLES = ("views", "similarities", "scores", "score_explanations")
 
 
 def run_score(run: Run, progress: StageProgress) -> None:
@@ -37,7 +40,7 @@ def run_score(run: Run, progress: StageProgress) -> None:
         for table in TABLES:
             run.drop(table)
         return
-    methods = prune.methods(run.recipe.modality)
+    methods = _methods(run, prune)
     records = run.layout.need("records", "ingest")
     centroids = run.layout.need("centroids", "cluster")
     inputs = [records, embeddings, clusters, centroids, run.layout.need("lookup", "ingest")]
@@ -45,6 +48,10 @@ def run_score(run: Run, progress: StageProgress) -> None:
         inputs.append(commit_similarities(run, embeddings, clusters, progress))
     else:
         run.drop("similarities")
+    if set(STUDIED) & set(methods):
+        inputs.append(commit_views(run, records, embeddings, clusters, progress))
+    else:
+        run.drop("views")
 
     def prepare(connection: duckdb.DuckDBPyConnection) -> None:
         _prepare(run, connection, prune, methods, embeddings, clusters, centroids, progress)
@@ -75,6 +82,23 @@ def run_score(run: Run, progress: StageProgress) -> None:
     progress.records = clusters.rows
 
 
+def _methods(run: Run, prune: Prune) -> list[str]:
+    """The methods that can be scored: those of the study only if there were records enough.
+
+    Raises:
+        UserError: The recipe prunes by one that cannot.
+    """
+    methods = list(prune.methods(run.recipe.modality))
+    if wanted(run) and run.layout.manifest("detectors") is None:
+        if prune.method in STUDIED:
+            raise UserError(
+                f"prune.method {prune.method}: no detectors; run stage 'study' first, on 40 live "
+                "records at least"
+            )
+        methods = [name for name in methods if name not in STUDIED]
+    return methods
+
+
 def _queries(modality: str, prune: Prune, records: int) -> dict[str, str]:
     """Method -> a query that yields ``record_id`` and its score, over all records or more."""
     scip = ranking_query("clusters", records, prune.fraction, prune.alpha)
@@ -89,6 +113,11 @@ def _queries(modality: str, prune: Prune, records: int) -> dict[str, str]:
         "density": "SELECT record_id, density FROM by_density",
         "length": length_query("records", "code" if modality == "code" else "image"),
         "random": random_query("clusters", prune.seed),
+        # a text of a language without a model is neither plain nor surprising
+        "perplexity": "SELECT record_id, -coalesce(cloze, (SELECT median(cloze) FROM views), 0) "
+        "AS perplexity FROM views",
+        "scip_probe": "SELECT record_id, -scip_probe AS scip_probe FROM views",
+        "damage": "SELECT record_id, -damage AS damage FROM views",
     }
 
 

@@ -8,20 +8,21 @@ most ordinary. The share kept is R = R_dedup * R_proto.
 
 from collections.abc import Callable
 from math import sqrt
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from shardwright.embeddings.kmeans import Clustering
-from shardwright.quality.close_pairs import Float64, Rows
 from shardwright.quality.pruning.cut import pruned_count
 from shardwright.quality.pruning.prototypes import ssl_prototypes_query
-from shardwright.quality.pruning.relations import Ids, assignments, evaluate, relation
+from shardwright.quality.pruning.relations import Float64, Ids, assignments, evaluate, relation
 from shardwright.quality.pruning.semdedup import semdedup_query
-from shardwright.quality.pruning.similarity import earlier_similarity
 
-Cluster: TypeAlias = Callable[[Any], Clustering[Any]]
+if TYPE_CHECKING:
+    from shardwright.embeddings.kmeans import Clustering
+    from shardwright.quality.close_pairs import Rows
+
+Cluster: TypeAlias = "Callable[[Any], Clustering[Any]]"
 """Clusters rows [n, d], as ``KMeans.fit`` does."""
 
 
@@ -98,7 +99,7 @@ def d4_query(similarities: str, clusters: str, records: int) -> str:
 
 def d4_score(
     record_ids: Ids,
-    vectors: Rows,
+    vectors: "Rows",
     clusters: npt.ArrayLike,
     distances: npt.ArrayLike,
     fraction: float,
@@ -126,6 +127,8 @@ def d4_score(
     Raises:
         TypeError, ValueError: see ``earlier_similarity`` and ``split_ratio``; or an id comes twice.
     """
+    from shardwright.quality.pruning.similarity import earlier_similarity
+
     ids = np.asarray(record_ids, np.str_)
     similarity = earlier_similarity(vectors, clusters, distances, ids, device)
     similarities = relation(ids, similarity=similarity)
@@ -145,7 +148,7 @@ def d4_score(
 
 
 def _clustered(
-    vectors: Rows, rows: npt.NDArray[np.int64], cluster: Cluster
+    vectors: "Rows", rows: npt.NDArray[np.int64], cluster: Cluster
 ) -> tuple[npt.ArrayLike, npt.ArrayLike]:
     """Labels and distances of some rows."""
     if not len(rows):

@@ -7,12 +7,15 @@ answers for all thresholds at once: pruning a fraction is SemDeDup at the thresh
 fraction, ties aside.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 
-from shardwright.quality.close_pairs import Float64, Rows
-from shardwright.quality.pruning.relations import Ids, evaluate, relation
-from shardwright.quality.pruning.similarity import earlier_similarity
+from shardwright.quality.pruning.relations import Float64, Ids, evaluate, relation
+
+if TYPE_CHECKING:
+    from shardwright.quality.close_pairs import Rows
 
 
 def semdedup_query(similarities: str) -> str:
@@ -29,7 +32,7 @@ def semdedup_query(similarities: str) -> str:
 
 def semdedup_score(
     record_ids: Ids,
-    vectors: Rows,
+    vectors: "Rows",
     clusters: npt.ArrayLike,
     distances: npt.ArrayLike,
     device: str | None = None,
@@ -49,6 +52,8 @@ def semdedup_score(
     Raises:
         TypeError, ValueError: see ``earlier_similarity``; or an id comes twice.
     """
+    from shardwright.quality.pruning.similarity import earlier_similarity
+
     ties = np.asarray(record_ids, np.str_)
     similarity = earlier_similarity(vectors, clusters, distances, ties, device)
     table = relation(record_ids, similarity=similarity)
