@@ -160,7 +160,7 @@ class JudgePart:
         placed = pq.read_table(payload["clusters"], columns=["cluster", "distance"])
         cluster, distance = (placed.column(name).to_numpy() for name in placed.column_names)
         sizes = np.load(self.sizes)
-        columns = ["record_id", "repository", blob(modality)]
+        columns = ["record_id", blob(modality)]
         columns += ["language"] if modality == "code" else []
         held = Path(payload["embeddings"]), ["vector"], payload["without_vectors"]
         documents = np.concatenate([matrix(b.column("vector")) for b in live_batches(*held)])
@@ -231,21 +231,17 @@ def with_extra(
 
 
 def as_rows(batch: pa.RecordBatch, modality: str) -> list[dict[str, Any]]:
-    """Records as (record_id, content, language, key): the key is the repository, or the id."""
+    """Records as (record_id, content, language)."""
     contents = batch.column(blob(modality)).to_pylist()
     ids = batch.column("record_id").to_pylist()
     languages = batch.column("language").to_pylist() if modality == "code" else [None] * len(ids)
-    repositories = batch.column("repository").to_pylist()
     return [
         {
             "record_id": record_id,
             "content": content.encode() if modality == "code" else content,
             "language": language,
-            "key": repository or record_id,
         }
-        for record_id, content, language, repository in zip(
-            ids, contents, languages, repositories, strict=True
-        )
+        for record_id, content, language in zip(ids, contents, languages, strict=True)
     ]
 
 
@@ -284,7 +280,7 @@ def observe(
     for place, (content, row) in enumerate(zip(contents, rows, strict=True)):
         if modality == "code":
             assert models is not None
-            found = observations.observe_text(content, row["language"], models, row["key"])
+            found = observations.observe_text(content, row["language"], models, row["record_id"])
         else:
             found = observations.observe_image(content)
         values[place] = [np.nan if found[name] is None else found[name] for name in names]

@@ -1,9 +1,11 @@
 """``damage``: all views of a record together say how likely it was damaged.
 
 No single view sees all damage: a parser sees missing brackets and no flipped condition, a language
-model sees the reverse. A generalised additive model (Hastie and Tibshirani 1986) adds up what each
-view says: a convex, rising function of how far out the record lies among undamaged ones of its
-language. So the sum can be taken apart again, and a view never speaks for a record by being worse.
+model sees the reverse. So a generalised additive model (Hastie and Tibshirani 1986) adds up what
+the views say: how far out the record lies among undamaged ones of its language, on the side that
+looks damaged. Kinds of damage that calibration never saw may show in views that it had no use for;
+for these the views that stick out most count once more, whichever they are. The sum can be taken
+apart again, and a view never speaks for a record by being worse.
 
 It is calibrated on records that were damaged on purpose. What it must find are kinds of damage that
 it never saw, so its penalty is chosen by leaving whole families out.
@@ -17,9 +19,11 @@ import numpy as np
 from shardwright.quality.calibration import Bool, Float64, Gauge, even, fit_gauge, fit_logistic
 from shardwright.quality.evaluation import area
 
-_BENDS = (1.0, 2.0)
-"""Normal scores from which the function of a view may rise more steeply."""
-_PENALTIES = (1e-3, 1e-2, 1e-1)
+_TOPS = (1, 3)
+"""So many views that stick out most count once more."""
+_USUAL = 0.5
+"""How far from the median a view of which both ends are odd must lie to look damaged."""
+_PENALTIES = (1e-2, 3e-2, 1e-1)
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class Damage:
         names: The views.
         odd: bool [m], for which views both ends are odd.
         gauge: Where values lie among those of undamaged records, by language.
-        weights: float64 [m, 3], of what lies above 0, 1 and 2; not negative.
+        weights: float64 [m], of each view's excess; not negative.
+        tops: float64 [2], of the rarest view and of the three rarest; not negative.
         bias: Log odds where all views are average or better.
     """
 
@@ -38,6 +43,7 @@ class Damage:
     odd: Bool
     gauge: Gauge
     weights: Float64
+    tops: Float64
     bias: float
 
     def contributions(self, values: Float64, groups: Sequence[str | None]) -> Float64:
@@ -50,8 +56,10 @@ class Damage:
         Returns:
             float64 [n, m], not negative.
         """
-        bent = _bent(self.gauge.scores(values, groups), self.odd)
-        added: Float64 = np.einsum("nmb,mb->nm", bent, self.weights)
+        excess = _excess(self.gauge.scores(values, groups), self.odd)
+        added: Float64 = excess * self.weights
+        for weight, rarity in zip(self.tops, _tops(excess), strict=True):
+            added = added + weight * rarity
         return added
 
     def judge(self, values: Float64, groups: Sequence[str | None]) -> Float64:
@@ -82,10 +90,8 @@ def fit_damage(
     """
     both = np.array(odd, bool)
     gauge = fit_gauge(clean, clean_groups)
-    good = _bent(gauge.scores(clean, clean_groups), both)
-    bad = _bent(gauge.scores(damaged, damaged_groups), both)
-    shape = good.shape[1:]
-    good, bad = good.reshape(len(good), -1), bad.reshape(len(bad), -1)
+    good = _features(gauge.scores(clean, clean_groups), both)
+    bad = _features(gauge.scores(damaged, damaged_groups), both)
     named = np.array(families)
     monotone = np.ones(good.shape[1], bool)
 
@@ -107,10 +113,26 @@ def fit_damage(
 
     penalty = max(_PENALTIES, key=unseen)
     weights, bias = train(penalty, np.ones(len(named), bool))
-    return Damage(tuple(names), both, gauge, weights.reshape(shape), bias)
+    count = len(names)
+    return Damage(tuple(names), both, gauge, weights[:count], weights[count:], bias)
 
 
-def _bent(scores: Float64, odd: Bool) -> Float64:
-    """float64 [n, m, 3]: normal scores above 0, 1 and 2, or how far from 0 they are."""
-    far = np.where(odd, np.abs(scores), scores)
-    return np.stack([np.maximum(far - bend, 0) for bend in (0.0, *_BENDS)], axis=-1)
+def _features(scores: Float64, odd: Bool) -> Float64:
+    """float64 [n, m + 2]: what ``fit_logistic`` learns weights of."""
+    excess = _excess(scores, odd)
+    return np.column_stack([excess, *(rarity.sum(axis=1) for rarity in _tops(excess))])
+
+
+def _excess(scores: Float64, odd: Bool) -> Float64:
+    """How far normal scores [n, m] lie out on the side that looks damaged, 0 or more."""
+    return np.maximum(np.where(odd, np.abs(scores) - _USUAL, scores), 0)
+
+
+def _tops(excess: Float64) -> list[Float64]:
+    """For each of ``_TOPS`` float64 [n, m]: -log of the tail's share, of so many rarest views."""
+    from scipy.special import log_ndtr
+
+    rarity = -log_ndtr(-excess) - np.log(2)
+    order = np.argsort(-rarity, axis=1, kind="stable")
+    place = np.argsort(order, axis=1, kind="stable")
+    return [np.where(place < top, rarity, 0.0) for top in _TOPS]

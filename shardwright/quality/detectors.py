@@ -41,6 +41,7 @@ class Detectors:
             "names": np.array(damage.names),
             "odd": damage.odd,
             "damage_weights": damage.weights,
+            "damage_tops": damage.tops,
             **_gauge("probe_gauge", probe.gauge),
             **_gauge("damage_gauge", damage.gauge),
         }
@@ -73,6 +74,7 @@ class Detectors:
             arrays["odd"],
             _read_gauge("damage_gauge", arrays),
             arrays["damage_weights"],
+            arrays["damage_tops"],
             biases[1],
         )
         return cls(probe, damage)

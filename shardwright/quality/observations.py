@@ -50,7 +50,7 @@ def observe_text(data: bytes, language: str | None, models: Views, key: str) -> 
         data: The text, UTF-8.
         language: Its language, or None.
         models: Models of its corpus.
-        key: What it shares with the texts that it must not be judged by, like its repository.
+        key: Its id, as it was when the models were fitted: those that read it do not judge it.
     """
     measured: dict[str, Value] = {**models.measure(data, language, models.fold(key))}
     for name, value in measure_code(_STATISTICS, data, language).items():

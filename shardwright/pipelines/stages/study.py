@@ -203,14 +203,13 @@ class _Study:
         if models is not None:
             from shardwright.quality.views import fit
 
-            files = [(row["key"], row["content"], row["language"]) for row in rows]
+            files = [(row["record_id"], row["content"], row["language"]) for row in rows]
             fit(files[: settings.files]).save(models)
         schema = pa.schema(
             [
                 ("record_id", pa.string()),
                 ("content", pa.large_binary()),
                 ("language", pa.string()),
-                ("key", pa.string()),
             ]
         )
         table = pa.Table.from_pylist(rows[: settings.documents], schema)
@@ -253,7 +252,7 @@ def _smallest(
                 keys = np.concatenate([keys, sample_keys(batch.column("record_id"), seed)])
                 keys = np.partition(keys, size - 1)[:size] if len(keys) > size else keys
     wanted = set(keys.tolist())
-    columns = ["record_id", "repository", blob(modality)]
+    columns = ["record_id", blob(modality)]
     columns += ["language"] if modality == "code" else []
     found: list[tuple[int, dict[str, Any]]] = []
     for part, dropped in live:
