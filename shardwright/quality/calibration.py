@@ -16,8 +16,10 @@ Float64: TypeAlias = npt.NDArray[np.float64]
 Bool: TypeAlias = npt.NDArray[np.bool_]
 
 _KNOTS = 256
-LEAST_ROWS = 50
-"""A group with fewer rows is gauged with all others."""
+LEAST_ROWS = 15
+"""Of a group with fewer rows it is not known what is usual."""
+_BEYOND = 2.0
+"""Most that a score grows beyond the outermost knots."""
 ALL = ""
 """Name of the group of all rows."""
 
@@ -34,10 +36,13 @@ class Gauge:
     knots: Mapping[str, Float64]
 
     def scores(self, values: Float64, groups: Sequence[str | None]) -> Float64:
-        """Normal scores float64 [n, m] of values [n, m]: 0 is the median, and for NaN."""
-        names = np.array([g if g in self.knots else ALL for g in groups], dtype=object)
+        """Normal scores float64 [n, m] of values [n, m]: 0 is the median.
+
+        It is 0 for NaN too, and for groups of which too little is known; None is all rows.
+        """
+        names = np.array([ALL if g is None else g for g in groups], dtype=object)
         scores = np.zeros(values.shape)
-        for name in sorted(set(names.tolist())):
+        for name in sorted(set(names.tolist()) & set(self.knots)):
             rows = np.flatnonzero(names == name)
             for j, knots in enumerate(self.knots[name]):
                 if not np.isnan(knots[0]):
@@ -70,7 +75,7 @@ def _normal(values: Float64, knots: Float64) -> Float64:
     """Normal scores of values [n] among knots [q]; ties in the middle, NaN at 0.
 
     Beyond the last knots the score goes on growing, but slowly: by the logarithm of the distance
-    in spans of the knots.
+    in spans of the knots, and by 2 at the most.
     """
     from scipy.special import ndtri
 
@@ -80,8 +85,8 @@ def _normal(values: Float64, knots: Float64) -> Float64:
     place = np.clip((low + high) / (2 * q), 0.5 / q, 1 - 0.5 / q)
     score: Float64 = ndtri(place)
     span = max(float(knots[-1] - knots[0]), 1e-12)
-    score += np.log1p(np.maximum(values - knots[-1], 0) / span)
-    score -= np.log1p(np.maximum(knots[0] - values, 0) / span)
+    score += np.minimum(np.log1p(np.maximum(values - knots[-1], 0) / span), _BEYOND)
+    score -= np.minimum(np.log1p(np.maximum(knots[0] - values, 0) / span), _BEYOND)
     return np.where(np.isnan(values), 0.0, score)
 
 

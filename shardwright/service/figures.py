@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
@@ -48,13 +49,41 @@ def picture(distribution: Distribution) -> str:
             _categories(axes, distribution)
         else:
             _histogram(axes, distribution)
+        return _drawn(figure, distribution.key, distribution.title)
+
+
+def effects_picture(effects: Sequence[tuple[str, float, float]]) -> str:
+    """An ``<svg>`` element: how kinds of damage move records among the clusters.
+
+    Args:
+        effects: Kind, effect on the logarithm of the cluster's size, and on the distance to the
+            centroid; both are means over standard deviations.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(7.6, 0.9 + 0.25 * len(effects)), layout="constrained")
+        FigureCanvasSVG(figure)
+        panels = figure.subplots(1, 2, sharey=True)
+        places = np.arange(len(effects))
+        titles = ("size of its cluster, effect", "distance to the centroid, effect")
+        for axes, title, column in zip(panels, titles, (1, 2), strict=True):
+            axes.barh(places, [effect[column] for effect in effects], 0.66, color=_KEPT)
+            axes.axvline(0, color=_INK, linewidth=0.8)
+            axes.grid(axis="x", color=_GRID, linewidth=0.7)
+            axes.set_xlabel(title)
+        panels[0].set_yticks(places, [shown(kind, 28) for kind, _, _ in effects])
+        panels[0].invert_yaxis()
+        return _drawn(figure, "effects", "What damage does to records among the clusters")
+
+
+def _drawn(figure: Figure, key: str, title: str) -> str:
+    for axes in figure.axes:
         for side in ("top", "right", "left"):
             axes.spines[side].set_visible(False)
         axes.tick_params(length=0, pad=6)
         axes.set_axisbelow(True)
-        out = io.StringIO()
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
-    return _inline(out.getvalue(), distribution)
+    out = io.StringIO()
+    figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+    return _inline(out.getvalue(), key, title)
 
 
 def _histogram(axes: Axes, distribution: Distribution) -> None:
@@ -102,16 +131,16 @@ def _count(value: float, _place: object = None) -> str:
     return f"{value:.0f}"
 
 
-def _inline(text: str, distribution: Distribution) -> str:
+def _inline(text: str, key: str, title: str) -> str:
     """The drawing without its file's head, sized by the page, its ids its own."""
     svg = text[text.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
-    prefix = f"{distribution.key}-"
+    prefix = f"{key}-"
     svg = re.sub(r'\bid="', f'id="{prefix}', svg)
     svg = svg.replace("url(#", f"url(#{prefix}").replace('href="#', f'href="#{prefix}')
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     for stand_in, variable in _VARIABLES.items():
         svg = svg.replace(stand_in, variable)
-    label = re.sub(r"[<>&\"]", "", distribution.title)
+    label = re.sub(r"[<>&\"]", "", title)
     return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1).strip()

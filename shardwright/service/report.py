@@ -23,6 +23,7 @@ from shardwright.metadata.schemas import blob
 from shardwright.service.figures import picture
 from shardwright.service.measures import Distribution, distributions
 from shardwright.service.samples import Sample, reject_reasons, sample, thumbnail
+from shardwright.service.study import study_section
 from shardwright.service.style import CSS
 from shardwright.service.text import block, escaped, number, percent, size
 
@@ -76,6 +77,8 @@ def _page(layout: Layout) -> Iterator[str]:
             yield from _funnel(connection, totals)
         yield from _rejects(reject_reasons(connection, tables))
         yield from _figures(distributions(connection, tables, records.schema.names))
+        if "corruption_study" in tables:
+            yield from study_section(connection)
         yield from _shards(layout)
         if "decisions" in tables and "lookup" in tables:
             yield from _samples(layout, connection, modality)
