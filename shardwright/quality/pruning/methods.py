@@ -109,11 +109,11 @@ METHODS: tuple[Method, ...] = (
     ),
     Method(
         "damage",
-        _CODE,
-        frozenset({"contents", "calibration"}),
+        _BOTH,
+        frozenset({"clusters", "vectors", "contents", "calibration"}),
         ("damaged",),
         "",
-        "Prunes files that models of their corpus find damaged.",
+        "Prunes records that views of many kinds together find damaged.",
     ),
     Method(
         "classifier",
