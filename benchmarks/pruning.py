@@ -22,6 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
+import pyarrow as pa
 from pruning_corpus import File, corpus_sha256, read_corpus
 
 from shardwright.embeddings.encoder import load_encoder
@@ -189,23 +190,18 @@ def plain_scores(
     vectors: Vectors, values: Any, names: list[str], lengths: list[int]
 ) -> tuple[dict[str, Any], Any, Any, Any]:
     """Scores of the methods that are not calibrated; clusters, distances and centroids."""
-    ids = [f"{abs(hash(name)):032x}"[:32] for name in names]
-    ids = [f"{place:032x}" for place in np.argsort(np.argsort(names))] if ids else ids
+    ids = [f"{place:032x}" for place in np.argsort(np.argsort(names))]
     found = KMeans(K, seed=0).fit(vectors.documents)
     cluster, distance = found.labels, found.distances
-    import pyarrow as pa
-
-    table = pa.table({"record_id": ids, "cluster": cluster.astype(np.int32), "distance": distance})
+    columns = {"record_id": ids, "cluster": cluster.astype(np.int32), "distance": distance}
+    table = pa.table(columns)
 
     def by_scip(alpha: float) -> Any:
-        ranked = scip(table, FRACTION, alpha)
-        place = {
-            i: s
-            for i, s in zip(
-                *(ranked.column(c).to_pylist() for c in ("record_id", "scip")), strict=True
-            )
-        }
-        return np.array([place[i] for i in ids])
+        ranked = scip(table, FRACTION, alpha).sort_by("record_id")
+        order = np.argsort(ids)
+        scores = np.empty(len(ids))
+        scores[order] = ranked.column("scip").to_numpy()
+        return scores
 
     cloze = values[
         :, [view.name for view in observations.views("code")].index(observations.SURPRISE)
@@ -335,7 +331,8 @@ def _mean(several: list[Estimate], weights: list[int], size: int) -> Estimate:
 def report(trials: Sequence[dict[str, Any]]) -> None:
     """Prints the tables."""
     print(
-        "\n| method | ROC-AUC, pooled | worst family | recall in the pruned 20% |\n|---|---|---|---|"
+        "\n| method | ROC-AUC, pooled | worst family | recall in the pruned 20% |"
+        "\n|---|---|---|---|"
     )
     families = sorted(set(FAMILIES.values()))
     table = {}

@@ -34,7 +34,7 @@ from shardwright.pipelines.stages.prune import run_prune
 from shardwright.pipelines.stages.score import run_score
 from shardwright.pipelines.stages.semantic import check_semantic, run_semantic
 from shardwright.pipelines.stages.shard import run_shard
-from shardwright.pipelines.stages.study import run_study
+from shardwright.pipelines.stages.study import check_study, run_study
 
 _BEAM_STAGES = (
     *("ingest", "filter", "duplicates", "embed", "decontaminate", "semantic"),
@@ -104,6 +104,8 @@ def curate(
         check_semantic(recipe.duplicates.semantic)
     if "index" in names:
         check_index(recipe.index)
+    if "study" in names:
+        check_study(recipe)
     if "cluster" in names:
         check_device(recipe)  # and a device
     with locked(layout.root):

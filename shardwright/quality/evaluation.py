@@ -26,6 +26,7 @@ class Estimate:
     Attributes:
         value: The estimate.
         influence: float64 [files], whose sum of squares estimates the variance; it sums up to 0.
+            That of n independent rows is scaled by the root of n / (n - 1).
     """
 
     value: float
@@ -34,8 +35,7 @@ class Estimate:
     @property
     def error(self) -> float:
         """Standard error."""
-        files = np.count_nonzero(self.influence)
-        return float(np.sqrt((self.influence**2).sum() * files / max(files - 1, 1)))
+        return float(np.sqrt((self.influence**2).sum()))
 
     @property
     def low(self) -> float:
@@ -70,8 +70,8 @@ def area(scores: Float64, damaged: Bool, files: Int64) -> Estimate:
     below = _placed(bad, good)
     value = float(above.mean())
     count = int(files.max()) + 1
-    influence = np.bincount(files[damaged], (above - value) / len(bad), count).astype(np.float64)
-    influence += np.bincount(files[~damaged], (below - value) / len(good), count)
+    influence = _by_file(files[damaged], above - value, count)
+    influence += _by_file(files[~damaged], below - value, count)
     return Estimate(value, influence)
 
 
@@ -100,8 +100,15 @@ def recall(
     if not len(hit):
         return Estimate(float("nan"), np.zeros(count))
     value = float(hit.mean())
-    influence = np.bincount(files[damaged], (hit - value) / len(hit), count)
-    return Estimate(value, influence.astype(np.float64))
+    return Estimate(value, _by_file(files[damaged], hit - value, count))
+
+
+def _by_file(files: Int64, apart: Float64, count: int) -> Float64:
+    """Influence of each of ``count`` files on the mean of what the rows are apart from it."""
+    several = len(np.unique(files))
+    unbiased = np.sqrt(several / max(several - 1, 1))
+    sums: Float64 = np.bincount(files, apart * unbiased / len(apart), count).astype(np.float64)
+    return sums
 
 
 def _placed(values: Float64, among: Float64) -> Float64:

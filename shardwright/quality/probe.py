@@ -32,6 +32,7 @@ _ROWS_PER_COMPONENT = 50
 # this share of its mean variance is added to its diagonal.
 _PRIOR_ROWS = 100
 _RIDGE = 0.05
+_LEAST_VARIANCE = 1e-9
 # Ridges of the direction of damage, as shares of the mean variance; None leaves the direction out.
 _DIRECTIONS = (None, 3.0, 0.3, 0.03)
 _BLOCK = 8192
@@ -96,6 +97,8 @@ def fit_mixture(x: Float32, seed: int) -> Mixture:
     k = max(1, min(_COMPONENTS, len(x) // _ROWS_PER_COMPONENT))
     labels = KMeans(k, seed=seed, device="cpu").fit(x).labels
     rows = x.astype(np.float64)
+    _, labels = np.unique(labels, return_inverse=True)  # equal rows can leave clusters empty
+    k = int(labels.max()) + 1
     means = np.stack([rows[labels == j].mean(axis=0) for j in range(k)])
     apart = rows - means[labels]
     shared = apart.T @ apart / len(rows)
@@ -103,7 +106,8 @@ def fit_mixture(x: Float32, seed: int) -> Mixture:
     for j in range(k):
         own = apart[labels == j]
         covariance = (own.T @ own + _PRIOR_ROWS * shared) / (len(own) + _PRIOR_ROWS)
-        covariance[np.diag_indices_from(covariance)] += _RIDGE * np.trace(covariance) / len(shared)
+        ridge = _RIDGE * np.trace(covariance) / len(shared) + _LEAST_VARIANCE
+        covariance[np.diag_indices_from(covariance)] += ridge
         root = np.linalg.cholesky(covariance)
         whiteners.append(np.linalg.inv(root))
         offsets.append(2 * np.log(np.diag(root)).sum())

@@ -100,6 +100,8 @@ def _change(values: Float64) -> tuple[float, float, float]:
 
     mean = float(values.mean())
     spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+    if np.ptp(values) <= 1e-12 * np.abs(values).max():  # equal but for rounding
+        spread = 0.0
     up, down = int((values > 0).sum()), int((values < 0).sum())
     p = float(binomtest(up, up + down).pvalue) if up + down else 1.0
     return mean, mean / spread if spread > 0 else 0.0, p

@@ -4,13 +4,13 @@ import io
 
 import numpy as np
 
-WINDOW_BYTES = 1024
+WINDOW_CHARACTERS = 1024
 MOST_WINDOWS = 8
 _SIDES = 2
 
 
 def text_windows(text: str) -> list[str]:
-    """Cuts a text at line ends into pieces of about a kilobyte.
+    """Cuts a text at line ends into pieces of about a thousand characters.
 
     Args:
         text: Any text.
@@ -23,15 +23,15 @@ def text_windows(text: str) -> list[str]:
     held: list[str] = []
     size = 0
     for line in text.splitlines(keepends=True):
-        for first in range(0, len(line), WINDOW_BYTES):
-            piece = line[first : first + WINDOW_BYTES]
-            if held and size + len(piece) > WINDOW_BYTES:
+        for first in range(0, len(line), WINDOW_CHARACTERS):
+            piece = line[first : first + WINDOW_CHARACTERS]
+            if held and size + len(piece) > WINDOW_CHARACTERS:
                 windows.append("".join(held))
                 held, size = [], 0
             held.append(piece)
             size += len(piece)
     rest = "".join(held)
-    if windows and len(rest) < WINDOW_BYTES // 4:
+    if windows and len(rest) < WINDOW_CHARACTERS // 4:
         windows[-1] += rest
     else:
         windows.append(rest)

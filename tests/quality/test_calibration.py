@@ -51,11 +51,11 @@ def test_the_clean_sample_is_about_normal(rows):
     assert np.abs(found).max() < 5
 
 
-def test_far_out_goes_on_growing_but_slowly():
+def test_giants_weigh_no_more_than_they_should():
+    """Far out is far out: in what units and how far hardly matters, nor does it ever fall."""
     found = scores(np.arange(1000.0), [999, 2000, 20_000, 200_000])
-    assert (np.diff(found) > 0.3).all()
-    assert found[-1] < 10
-    assert found[-1] - found[-2] == pytest.approx(np.log(10), abs=0.3)
+    assert (np.diff(found) >= 0).all()
+    assert 2 < found[0] <= found[-1] < 10
 
 
 def test_missing_values_are_average():
@@ -63,7 +63,7 @@ def test_missing_values_are_average():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         gauge = fit_gauge(values, ["a", None, "b"])
-        found = gauge.scores(np.array([[np.nan, 4.0, np.nan], [9.0, 1.0, 6.5]]), [None, "a"])
+        found = gauge.scores(np.array([[np.nan, 4.0, np.nan], [9.0, 1.0, 6.5]]), [None, None])
     assert (found[0] == 0).all()
     assert found[1, 1] == 0  # never seen, so nothing is known of it
     assert found[1, 0] > 1
@@ -95,19 +95,19 @@ def test_groups_are_judged_among_themselves():
     gauge = fit_gauge(column(values), groups)
     everyone = fit_gauge(column(values), [None] * len(values))
     asked = column([0.0] * 4)
-    found = gauge.scores(asked, ["large", "small", None, "unknown"])[:, 0]
+    found = gauge.scores(asked, ["large", None, "small", "unknown"])[:, 0]
     own = fit_gauge(column(values[:large]), [None] * large).scores(asked[:1], [None])[0, 0]
     assert found[0] == own
     assert abs(own) < 0.5
     shared = everyone.scores(asked[:1], [None])[0, 0]
-    assert found[1:].tolist() == [shared] * 3
-    assert shared < -0.4
+    assert found[1] == shared < -0.4
+    assert found[2:].tolist() == [0.0, 0.0]  # what is usual among so few is not known
 
 
 def test_rows_are_scored_one_by_one():
     rng = np.random.default_rng(2)
     values = rng.normal(size=(200, 3))
-    groups = rng.choice(np.array(["a", "b", "rare"]), 200, p=[0.5, 0.45, 0.05]).tolist()
+    groups = rng.choice(np.array(["a", "b", "rare"]), 200, p=[0.5, 0.48, 0.02]).tolist()
     gauge = fit_gauge(values, groups)
     together = gauge.scores(values, groups)
     alone = np.concatenate([gauge.scores(values[i : i + 1], groups[i : i + 1]) for i in range(200)])

@@ -121,6 +121,17 @@ def test_a_better_value_says_nothing():
     assert MODEL.judge(values, ["Python", None]).tolist() == [MODEL.bias] * 2
 
 
+def test_what_falls_with_damage_speaks_for_no_record():
+    """Damage that lowers a view does not make high values of it a recommendation."""
+    good, good_groups, values, groups, families = planted(9, 100)
+    values[:, 4] -= 2.0
+    model = fit_damage(NAMES, ODD, good, good_groups, values, groups, families)
+    good[:, 4] += 3.0
+    assert (model.contributions(good, good_groups) >= 0).all()
+    raised = good + np.eye(5)[4]
+    assert (model.judge(raised, good_groups) >= model.judge(good, good_groups)).all()
+
+
 def test_noise_weighs_little():
     """A view that tells nothing says little of new records, beside those that tell."""
     values, groups = planted(1, 200)[2:4]

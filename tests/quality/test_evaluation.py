@@ -56,6 +56,7 @@ def test_the_area_counts_pairs(rows):
     found = area(scores, damaged, files)
     if damaged.all() or not damaged.any():
         assert math.isnan(found.value)
+        assert not found.influence.any()
         assert not math.isfinite(found.low)
         assert not math.isfinite(found.high)
     else:
@@ -162,6 +163,15 @@ def test_each_trial_is_cut_by_itself():
     assert recall(scores, damaged, np.arange(8), np.zeros(8, int), 0.25).value == 0.5
 
 
+def test_of_equal_scores_the_first_go():
+    damaged = np.arange(1000) < 200
+    zeros = np.zeros(1000, int)
+    found = recall(zeros.astype(float), damaged, np.arange(1000), zeros, 0.1)
+    assert found.value == 0.5
+    mixed = np.where(np.arange(1000) % 3 == 0, -1.0, 1.0)  # 334 of them
+    assert recall(mixed, damaged, np.arange(1000), zeros, 0.2).value == 67 / 200
+
+
 def test_no_rows_at_all():
     nothing = np.zeros(0, int)
     for found in (
@@ -174,4 +184,4 @@ def test_no_rows_at_all():
 
 def test_an_error_by_hand():
     found = Estimate(0.5, np.array([0.3, -0.1, -0.2]))
-    assert found.error == pytest.approx(math.sqrt(0.14 * 3 / 2))
+    assert found.error == pytest.approx(math.sqrt(0.14))

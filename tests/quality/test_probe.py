@@ -136,6 +136,15 @@ def test_the_order_of_windows_does_not_count(reference, learned):
     np.testing.assert_allclose(probe.judge(one), probe.judge(other), atol=1e-4)
 
 
+def test_more_of_the_same_windows_do_not_count(reference, learned):
+    probe = train(reference, learned, FAMILIES)
+    pieces = pieces_of(31, 50)
+    one = joined(pieces)
+    twice = joined([np.repeat(piece, 3, axis=0) for piece in pieces])
+    twice = Vectors(one.documents, twice.windows, twice.starts)
+    np.testing.assert_allclose(probe.judge(one), probe.judge(twice), atol=1e-4)
+
+
 def test_the_order_of_families_does_not_count(reference, learned, judged):
     clean, damaged, pairs, named = learned
     order = np.random.default_rng(0).permutation(len(named))

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from shardwright.quality.windows import MOST_WINDOWS, WINDOW_BYTES, image_windows, text_windows
+from shardwright.quality.windows import MOST_WINDOWS, WINDOW_CHARACTERS, image_windows, text_windows
 
 TEXT = st.lists(
     st.tuples(st.integers(0, 3000), st.sampled_from(["\n", "\r\n", "\r", ""])), max_size=30
@@ -21,13 +21,13 @@ TEXT = st.lists(
 @example("\n")
 @example("no end")
 @example("\r\n" * 3000)
-@example("x" * WINDOW_BYTES * MOST_WINDOWS)
-@example("x" * (WINDOW_BYTES * MOST_WINDOWS + WINDOW_BYTES // 4))
+@example("x" * WINDOW_CHARACTERS * MOST_WINDOWS)
+@example("x" * (WINDOW_CHARACTERS * MOST_WINDOWS + WINDOW_CHARACTERS // 4))
 def test_windows_cover_a_text(text):
     windows = text_windows(text)
     assert 1 <= len(windows) <= MOST_WINDOWS
     assert all(windows) or windows == [""]
-    assert max(map(len, windows)) <= WINDOW_BYTES + WINDOW_BYTES // 4
+    assert max(map(len, windows)) <= WINDOW_CHARACTERS + WINDOW_CHARACTERS // 4
     if len(windows) < MOST_WINDOWS:
         assert "".join(windows) == text
     place = 0
@@ -47,9 +47,9 @@ def test_windows_end_where_lines_do(end):
     text = "".join(line.replace("\n", end) for line in lines(120, 50))
     windows = text_windows(text)
     assert "".join(windows) == text
-    assert len(windows) == round(len(text) / WINDOW_BYTES)
+    assert len(windows) == round(len(text) / WINDOW_CHARACTERS)
     assert all(window.endswith(end) for window in windows)
-    assert all(len(window) > WINDOW_BYTES - 60 for window in windows[:-1])
+    assert all(len(window) > WINDOW_CHARACTERS - 60 for window in windows[:-1])
 
 
 def test_many_windows_are_thinned_evenly():
@@ -59,24 +59,24 @@ def test_many_windows_are_thinned_evenly():
     starts = np.array([text.index(window) for window in windows])
     assert starts[0] == 0
     steps = np.diff(starts)
-    assert steps.max() - steps.min() <= 2 * WINDOW_BYTES
+    assert steps.max() - steps.min() <= 2 * WINDOW_CHARACTERS
     assert text.endswith(windows[-1])
 
 
 def test_a_long_line_is_cut():
-    line = "".join(string.ascii_letters[i % 52] for i in range(3 * WINDOW_BYTES))
+    line = "".join(string.ascii_letters[i % 52] for i in range(3 * WINDOW_CHARACTERS))
     assert text_windows(line + "\n") == [
-        line[:WINDOW_BYTES],
-        line[WINDOW_BYTES : 2 * WINDOW_BYTES],
-        line[2 * WINDOW_BYTES :] + "\n",
+        line[:WINDOW_CHARACTERS],
+        line[WINDOW_CHARACTERS : 2 * WINDOW_CHARACTERS],
+        line[2 * WINDOW_CHARACTERS :] + "\n",
     ]
 
 
-@pytest.mark.parametrize("rest", [0, 1, WINDOW_BYTES // 4 - 1, WINDOW_BYTES // 4])
+@pytest.mark.parametrize("rest", [0, 1, WINDOW_CHARACTERS // 4 - 1, WINDOW_CHARACTERS // 4])
 def test_a_short_rest_belongs_to_the_window_before_it(rest):
-    whole = "a" * (WINDOW_BYTES - 1) + "\n"
+    whole = "a" * (WINDOW_CHARACTERS - 1) + "\n"
     windows = text_windows(whole + "b" * rest)
-    if rest < WINDOW_BYTES // 4:
+    if rest < WINDOW_CHARACTERS // 4:
         assert windows == [whole + "b" * rest]
     else:
         assert windows == [whole, "b" * rest]

@@ -40,6 +40,7 @@ from shardwright.pipelines.damage import (
 from shardwright.pipelines.encoding import encoding
 from shardwright.pipelines.jobs import Task
 from shardwright.pipelines.progress import StageProgress
+from shardwright.pipelines.recipe import Recipe
 from shardwright.pipelines.relational import commit_query
 from shardwright.pipelines.run import Run
 from shardwright.quality import observations
@@ -61,12 +62,12 @@ def wanted(run: Run) -> bool:
     return bool(set(STUDIED) & set(prune.methods(run.recipe.modality)))
 
 
-def check_study(run: Run) -> None:
+def check_study(recipe: Recipe) -> None:
     """Raises UserError if the recipe leaves out a family that there is not."""
     from shardwright.quality.corruptions import corruptions
 
-    known = {kind.family for kind in corruptions(run.recipe.modality).values()}
-    for family in run.recipe.study.without:
+    known = {kind.family for kind in corruptions(recipe.modality).values()}
+    for family in recipe.study.without:
         if family not in known:
             raise UserError(
                 f"study.without: {family!r} is no family of damage; there are "
@@ -89,7 +90,6 @@ def run_study(run: Run, progress: StageProgress) -> None:
     records = run.layout.need("records", "ingest")
     clusters = run.layout.need("clusters", "cluster")
     centroids = run.layout.need("centroids", "cluster")
-    check_study(run)
     inputs = [records, embeddings, clusters, centroids, *drops_query(run, "study")[1]]
     parameters = {
         **run.recipe.study.model_dump(mode="json"),

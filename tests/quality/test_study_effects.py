@@ -1,6 +1,7 @@
 """Effects of damage: by hand, and the sign test against scipy."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -74,7 +75,9 @@ def test_no_change_at_all():
 
 
 def test_a_single_pair():
-    found = one_kind([4], [8], [0.5], [0.75])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = one_kind([4], [8], [0.5], [0.75])
     assert found.pairs == 1
     assert found.size == pytest.approx(math.log(2))
     assert found.distance == 0.25
