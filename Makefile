@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/ready
 WORKERS ?= 2
 
-.PHONY: demo test test-cuda check fix bench bench-kernels bench-duplicates bench-semdedup clean
+.PHONY: demo test test-cuda check fix bench bench-kernels bench-duplicates bench-semdedup bench-pruning clean
 
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it with PYTHON=..."; exit 1; }
@@ -73,6 +73,11 @@ bench-kernels: $(READY)
 
 bench-semdedup: $(READY)
 	$(BIN)/python benchmarks/semdedup.py
+
+# On the half that methods are developed on; the other half is for the last word.
+bench-pruning: $(READY)
+	$(BIN)/python benchmarks/pruning.py
+	$(BIN)/python benchmarks/pruning_training.py
 
 bench-duplicates: .cache/peers .cache/pictures
 	$(BIN)/python benchmarks/duplicates.py

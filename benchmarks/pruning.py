@@ -121,24 +121,25 @@ def look_at(model: str, models: bytes, files: Sequence[tuple[bytes, str, str]]) 
     return vectors, np.array([values for _, _, values in found])
 
 
+def plant(corpus: Sequence[File], seed: int, share: float) -> tuple[list[str], list[bytes]]:
+    """Damages a share of the files: the kind of damage of each, empty for none, and contents."""
+    chosen = random.Random(f"trial {seed}").sample(range(len(corpus)), round(share * len(corpus)))
+    kinds, contents = [""] * len(corpus), [file.data for file in corpus]
+    for i in chosen:
+        key = f"{seed} {corpus[i].name}"
+        for copy in damaged(corpus[i].data, corpus[i].language, key, 1, DOSE):
+            kinds[i], contents[i] = copy
+    return kinds, contents
+
+
 def run_trial(corpus: list[File], seed: int, share: float, model: str) -> dict[str, Any]:
     """Damages a share of the corpus and scores every file by every method."""
-    draw = random.Random(f"trial {seed}")
-    chosen = set(draw.sample(range(len(corpus)), round(share * len(corpus))))
-    kinds, contents = [], []
-    for place, file in enumerate(corpus):
-        copy = (
-            damaged(file.data, file.language, f"{seed} {file.name}", 1, DOSE)
-            if place in chosen
-            else []
-        )
-        kinds.append(copy[0][0] if copy else "")
-        contents.append(copy[0][1] if copy else file.data)
+    kinds, contents = plant(corpus, seed, share)
     languages = [file.language for file in corpus]
     keys = [file.name for file in corpus]
     rows = list(zip(contents, languages, keys, strict=True))
     order = list(range(len(corpus)))
-    draw.shuffle(order)
+    random.Random(f"order {seed}").shuffle(order)
     began = time.time()
     models = fit([(rows[i][2], rows[i][0], rows[i][1]) for i in order[:FITTED]])
     path = Path(f"/tmp/models-{os.getpid()}.npz")

@@ -46,14 +46,14 @@ class Settings:
         rate: Highest learning rate.
     """
 
-    width: int = 128
-    layers: int = 4
+    width: int = 64
+    layers: int = 3
     heads: int = 4
     context: int = 256
     vocabulary: int = 2048
-    tokens: int = 1_000_000
-    step_tokens: int = 2048
-    rate: float = 3e-3
+    tokens: int = 1_500_000
+    step_tokens: int = 1024
+    rate: float = 4e-3
 
     @property
     def steps(self) -> int:
@@ -204,7 +204,8 @@ class Block(nn.Module):
         query, key, value = split.permute(2, 0, 3, 1, 4)
         seen = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
         x = x + self.tell(seen.transpose(1, 2).reshape(rows, context, width))
-        return x + self.feed(self.between(x))
+        fed: torch.Tensor = self.feed(self.between(x))
+        return x + fed
 
 
 class Model(nn.Module):

@@ -14,6 +14,8 @@ as many files of each length as ``damage`` keeps; ``random`` is drawn anew in ea
 ``pristine`` prunes what was damaged and nothing else: the most that can be won by finding damage.
 
 Runs are written into ``.cache/pruning-training`` and not run again; the tables are made of them.
+They know the files, the selection, the settings and torch, but not this code: delete them after a
+change of it.
 ``--check`` tests the benchmark itself, on few files.
 """
 
@@ -32,13 +34,15 @@ import pruning
 import pruning_model
 import torch
 from pruning_corpus import File, corpus_sha256, read_corpus
-from pruning_model import PRESETS, Settings, Windows, difference, order, smallest_effect
+from pruning_model import PRESETS, Difference, Settings, Windows, difference, judge, order
 from scipy.stats import rankdata
 
 NONE, AGAIN, PRISTINE, MATCHED, RANDOM = "none", "again", "pristine", "length_matched", "random"
 METHODS = (RANDOM, "length", MATCHED, "scip", "perplexity", "scip_probe", "damage")
 HELD, LARGEST = 0.2, 1 / 3
 """Share of a language's projects that is held out; a project with more of its files never is."""
+THREADS = 2
+"""Of torch; on one number of threads a run repeats to the bit."""
 FILES, WINDOWS = 8, 4
 """Judged of a project, and of a file, at most."""
 BANDS = {"below 2 kB": (0, 2_000), "2 to 8 kB": (2_000, 8_000), "over 8 kB": (8_000, 10**9)}
@@ -67,18 +71,6 @@ def split(corpus: Sequence[File]) -> tuple[list[File], list[File]]:
     ]
     pool = [file for file in corpus if file.project not in held]
     return pool, sorted(judged, key=lambda file: file.name)
-
-
-def planted(pool: Sequence[File], seed: int, share: float) -> tuple[list[str], list[bytes]]:
-    """Kinds of damage, empty for none, and contents, as ``pruning.run_trial`` has them."""
-    draw = random.Random(f"trial {seed}")
-    chosen = set(draw.sample(range(len(pool)), round(share * len(pool))))
-    kinds, contents = [""] * len(pool), [file.data for file in pool]
-    for i in chosen:
-        key = f"{seed} {pool[i].name}"
-        for copy in pruning.damaged(pool[i].data, pool[i].language, key, 1, pruning.DOSE):
-            kinds[i], contents[i] = copy
-    return kinds, contents
 
 
 @dataclass(frozen=True)
@@ -110,14 +102,14 @@ def read_trial(pool: list[File], seed: int, given: argparse.Namespace) -> Trial:
         SystemExit: Its damage is not the damage that is planted here.
     """
     model = given.model.rsplit("/", 1)[-1].replace(":", "-")
-    path = given.trials / f"{corpus_sha256(pool)[:16]}-{model}-{given.share}-{seed}.npz"
+    path = given.cache / "pruning" / f"{corpus_sha256(pool)[:16]}-{model}-{given.share}-{seed}.npz"
     if not path.exists():
         print(f"trial {seed}", flush=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         staged = path.with_suffix(".staged.npz")
         np.savez(staged, **pruning.run_trial(pool, seed, given.share, given.model))
         staged.rename(path)
-    kinds, contents = planted(pool, seed, given.share)
+    kinds, contents = pruning.plant(pool, seed, given.share)
     with np.load(path) as found:
         if found["kinds"].tolist() != kinds:
             raise SystemExit(f"{path} has other damage than is planted now; delete it")
@@ -208,16 +200,14 @@ def run(
     data = trial.seed + (10_000 if arm == AGAIN else 0)
     trained = pruning_model.train(prepared.windows, kept, trial.seed, data, settings, device)
     began = time.perf_counter()
-    bits, count = pruning_model.judge(
-        trained.model, prepared.judged, prepared.sizes, settings, device
-    )
+    bits, count = judge(trained.model, prepared.judged, prepared.sizes, settings, device)
     damaged = np.array([bool(kind) for kind in trial.kinds])
     return {
         "arm": arm,
         "seed": trial.seed,
         "settings": asdict(settings),
         "kept": int(kept.sum()),
-        "kept_bytes": int(trial.sizes[kept].sum()),
+        "megabytes": float(trial.sizes[kept].sum() / 1e6),
         "damaged": float(damaged[kept].mean()),
         "tokens": trained.tokens,
         "loss": [float(np.mean(part)) for part in np.array_split(np.array(trained.losses), 10)],
@@ -265,68 +255,72 @@ class Runs:
         for data in trial.contents:
             digest.update(hashlib.sha256(data).digest())
         digest.update(np.packbits(kept).tobytes())
-        stem = f"{self.name[:16]}-{self.settings.name}-{arm}-{trial.seed}"
-        return Path(self.given.cache) / f"{stem}-{digest.hexdigest()[:12]}.json"
+        stem = f"{self.name[:16]}-{self.settings.name}-{arm}-{trial.seed}-{digest.hexdigest()[:12]}"
+        return Path(self.given.cache) / "pruning-training" / f"{stem}.json"
 
     def table(self, arm: str) -> tuple[Any, Any]:
         """Bits and bytes [seeds, held files]."""
         rows = [self.found[arm, seed] for seed in range(self.given.seeds)]
         return np.array([r["bits"] for r in rows]), np.array([r["bytes"] for r in rows], float)
 
+    def less(self, arm: str, other: str, wanted: Any = None) -> Difference:
+        """An arm less another, on all held-out files or on the ``wanted`` (bool) ones."""
+        rows = np.arange(len(self.held)) if wanted is None else np.flatnonzero(wanted)
+        projects = [file.project for file in self.held]
+        return difference(self.table(arm), self.table(other), projects, rows)
+
 
 def report(runs: Runs, arms: Sequence[str]) -> None:
     """Prints the tables."""
-    projects = [file.project for file in runs.held]
-    everything = np.arange(len(projects))
-    tables = {arm: runs.table(arm) for arm in arms}
     print(
         "\n| arm | files | MB | damaged | bits per byte | less no pruning | over seeds "
         "| over projects | apart |\n|---|---|---|---|---|---|---|---|---|"
     )
-    for arm, (bits, size) in tables.items():
+    for arm in arms:
         rows = [runs.found[arm, seed] for seed in range(runs.given.seeds)]
-        files, megabytes, damaged = (
-            np.mean([row[name] for row in rows]) for name in ("kept", "kept_bytes", "damaged")
-        )
-        value = (bits.sum(axis=1) / size.sum(axis=1)).mean()
-        found = difference(tables[arm], tables[NONE], projects, everything)
-        last = "| | |" if arm == NONE else str(found)
-        print(
-            f"| `{arm}` | {files:,.0f} | {megabytes / 1e6:.1f} | {damaged:.1%} | {value:.4f} "
-            f"| {last} |"
-        )
-    for method in (m for m in pruning.CALIBRATED if m in arms):
+        mean = {
+            name: np.mean([row[name] for row in rows]) for name in ("kept", "megabytes", "damaged")
+        }
+        value = np.mean([sum(row["bits"]) / sum(row["bytes"]) for row in rows])
+        cells = "{kept:,.0f} | {megabytes:.1f} | {damaged:.1%}".format(**mean)
+        last = "| | |" if arm == NONE else runs.less(arm, NONE)
+        print(f"| `{arm}` | {cells} | {value:.4f} | {last} |")
+    for method in (name for name in pruning.CALIBRATED if name in arms):
         print(f"\n| `{method}` less | bits per byte | over seeds | over projects | apart |")
         print("|---|---|---|---|---|")
         for arm in arms:
             if arm != method:
-                found = difference(tables[method], tables[arm], projects, everything)
-                print(f"| `{arm}` | {found} |")
+                print(f"| `{arm}` | {runs.less(method, arm)} |")
     languages = np.array([file.language for file in runs.held])
     lengths = np.array([len(file.data) for file in runs.held])
     pieces = {name: languages == name for name in sorted(set(languages.tolist()))}
     pieces |= {name: (low <= lengths) & (lengths < high) for name, (low, high) in BANDS.items()}
-    print(f"\n| less no pruning | {' | '.join(pieces)} |\n|---|{'---|' * len(pieces)}")
-    for arm in arms:
-        found_of = [
-            difference(tables[arm], tables[NONE], projects, np.flatnonzero(wanted))
-            for wanted in pieces.values()
-        ]
-        cells = [f"{d.value:+.4f} ({d.seeds[0]:+.4f} to {d.seeds[1]:+.4f})" for d in found_of]
-        print(f"| `{arm}` | {' | '.join(cells)} |")
+    heads = [f"{name} ({wanted.sum()} files)" for name, wanted in pieces.items()]
+    for kind in ("seeds", "projects"):
+        print(f"\n| less no pruning, over {kind} | {' | '.join(heads)} |")
+        print(f"|---|{'---|' * len(pieces)}")
+        for arm in arms[1:]:
+            line = f"| `{arm}` |"
+            for wanted in pieces.values():
+                found = runs.less(arm, NONE, wanted)
+                low, high = getattr(found, kind)
+                line += f" {found.value:+.4f} ({low:+.4f} to {high:+.4f}) |"
+            print(line)
 
 
 def check() -> None:
-    """Tests the benchmark itself on few files and a tiny model, in some 20 seconds.
+    """Tests the benchmark itself on few files and a tiny model.
 
     Raises:
         SystemExit: Something is not as it should be.
     """
-    corpus = read_corpus("develop", 600)
+    corpus = read_corpus("develop", 300)
     pool, held = split(corpus)
+    held = held[::3]
+    torch.set_num_threads(1)  # tiny steps
     projects = [file.project for file in held]
-    settings = Settings(64, 2, 2, 128, 512, 40_000, 1_000, 1e-2)
-    kinds, contents = planted(pool, 0, 0.3)
+    settings = Settings(32, 2, 2, 128, 512, 20_000, 500, 2e-2)
+    kinds, contents = pruning.plant(pool, 0, 0.3)
     bad, sizes = np.array([bool(kind) for kind in kinds]), np.array([len(d) for d in contents])
     trial = Trial(0, kinds, contents, {"length": sizes, "damage": ~bad + sizes / 1e9})
     kept = {name: keep(trial, name, 0.2, "files") for name in (NONE, "length", MATCHED, "damage")}
@@ -351,8 +345,6 @@ def check() -> None:
         "what is damaged is what changed": all(
             (data != file.data) == hit for data, file, hit in zip(contents, pool, bad, strict=True)
         ),
-        "a fifth goes": all(abs(kept[name].mean() - 0.8) < 0.01 for name in (MATCHED, "damage")),
-        "the shortest go": sizes[~length].max() <= sizes[length].min(),
         "lengths are matched": abs(shapes[MATCHED] - shapes["damage"]).max() <= LENGTHS,
         "tokens have all bytes of a file": whole == sizes[0],
         "only kept files are trained on": all(length[windows.owner[i]] for i, _ in pairs),
@@ -384,15 +376,12 @@ def main() -> None:
     parser.add_argument("--preset", choices=tuple(PRESETS), default="small")
     parser.add_argument("--tokens", type=int, help="to train on, instead of the preset's")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--trials", type=Path, default=pruning.ROOT / ".cache" / "pruning")
-    parser.add_argument("--cache", type=Path, default=pruning.ROOT / ".cache" / "pruning-training")
+    parser.add_argument("--cache", type=Path, default=pruning.ROOT / ".cache")
     parser.add_argument("--check", action="store_true", help="test the benchmark itself")
     given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    torch.set_num_threads(THREADS)
     if given.check:
-        check()
-        return
+        return check()
     unknown = set(given.methods) - {RANDOM, MATCHED, *pruning.PLAIN, *pruning.CALIBRATED}
     if unknown or given.seeds < 2:
         parser.error(f"no such methods: {sorted(unknown)}" if unknown else "two seeds at least")
@@ -401,29 +390,18 @@ def main() -> None:
         settings = replace(settings, tokens=given.tokens)
     corpus = read_corpus(given.half, given.files)
     runs = Runs(given, corpus, settings)
-    held = {file.project for file in runs.held}
+    projects = len({file.project for file in runs.held})
+    print(f"{time.strftime('%Y-%m-%d')}; corpus {runs.name[:16]}; {settings}")
     print(
-        f"{time.strftime('%Y-%m-%d')}; corpus {runs.name[:16]}: {len(runs.pool):,} files to prune "
-        f"and train on, {len(runs.held)} of {len(held)} other projects to judge by; "
-        f"{settings.steps * settings.step_tokens:,} tokens a run; {settings}",
-        flush=True,
+        f"{len(runs.pool):,} files to train on, {len(runs.held)} of {projects} others to judge by"
     )
     runs.add([NONE, AGAIN])
-    pilot = difference(
-        runs.table(AGAIN),
-        runs.table(NONE),
-        [f.project for f in runs.held],
-        np.arange(len(runs.held)),
-    )
-    print(
-        f"smallest effect that {given.seeds} seeds can see: "
-        f"{smallest_effect(pilot.error, given.seeds):.4f} bits per byte "
-        f"(standard error {pilot.error:.4f}, from two orders of no pruning)",
-        flush=True,
-    )
+    error = runs.less(AGAIN, NONE).error
+    seen = pruning_model.smallest_effect(error, given.seeds)
+    print(f"smallest effect to be seen: {seen:.4f} bits per byte; error {error:.4f}", flush=True)
     arms = [NONE, AGAIN, PRISTINE, *given.methods]
     runs.add(arms)
-    report(runs, arms)
+    return report(runs, arms)
 
 
 if __name__ == "__main__":
