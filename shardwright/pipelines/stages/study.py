@@ -50,6 +50,8 @@ TABLES = ("corrupted", "corruption_study", "detectors")
 STUDIED = ("perplexity", "scip_probe", "damage")
 """Methods whose scores come from the study."""
 _CHUNK = 16
+_SLOWNESS = 4000
+"""A byte takes about so many times as long as in a stage that only reads and writes."""
 _REFERENCE_DOCUMENTS = 4096
 _LEAST = 40
 
@@ -224,7 +226,7 @@ class _Study:
         """Runs the job over the sample."""
         with pq.ParquetFile(drawn) as file:
             groups = file.num_row_groups
-        size = drawn.stat().st_size * 50 // max(groups, 1)
+        size = drawn.stat().st_size * _SLOWNESS // max(groups, 1)
         tasks = (
             Task(
                 f"{group:08d}",
