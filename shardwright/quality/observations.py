@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from shardwright.quality.filters import filters, measure_code, measure_image
-from shardwright.quality.views import Views
+from shardwright.quality.views import Views, parsed
 
 Value: TypeAlias = float | None
 
 _STATISTICS = (
     *("mean_line_length", "max_line_length", "alphanumeric_share", "digit_share"),
-    *("encoded_share", "comment_share"),
+    "encoded_share",
 )
+_COMMENTS = "comment_share"
 SURPRISE = "cloze"
 """The view that is the perplexity of a text: its mean bits a token."""
 
@@ -39,7 +40,7 @@ def views(modality: str) -> tuple[View, ...]:
         return tuple(View(name, True) for name in _image_names())
     return (
         *(View(name, False) for name in Views(2, {}).names),
-        *(View(name, True) for name in _STATISTICS),
+        *(View(name, True) for name in (*_STATISTICS, _COMMENTS)),
     )
 
 
@@ -52,10 +53,12 @@ def observe_text(data: bytes, language: str | None, models: Views, key: str) -> 
         models: Models of its corpus.
         key: Its id, as it was when the models were fitted: those that read it do not judge it.
     """
-    measured: dict[str, Value] = {**models.measure(data, language, models.fold(key))}
+    text = parsed.read(data, language)
+    measured: dict[str, Value] = {**models.judge(text, models.fold(key))}
     for name, value in measure_code(_STATISTICS, data, language).items():
         assert not isinstance(value, str)
         measured[name] = value
+    measured[_COMMENTS] = parsed.comment_share(text)
     return measured
 
 

@@ -98,6 +98,7 @@ FINE = {
         b"def get_a():\n    raise NotImplementedError\n",
         b"def f(x):\n    if x is None:\n        x = []\n    x.y = 1\n",
         b"def f():\n    a = 1\n    def g():\n        return a\n    return g\n",
+        b"def f(n):\n    def g():\n        h(n)\n        n = 1\n        return n\n    return g\n",
     ],
     "Go": [
         b"package a\nfunc f() (n int, err error) {\n\tn = 1\n\tg(n)\n\treturn\n}\n",

@@ -130,15 +130,24 @@ def test_arrays_bring_a_model_back():
     assert again.orders == 3
 
 
+hashes = st.integers(0, 2**64 - 1)
+
+
 @settings(max_examples=40, deadline=None)
-@given(st.sets(st.integers(0, 2**64 - 1), max_size=50), st.lists(st.integers(0, 2**64 - 1)))
-def test_a_table_finds_what_is_there(keys, others):
-    ordered = np.array(sorted(keys), np.uint64)
-    table = ngrams._Table.build(ordered, np.arange(len(ordered)).astype(np.float64))
-    wanted = [*keys, *others]
-    places = {key: place for place, key in enumerate(sorted(keys))}
-    expected = [places.get(key, -1) for key in wanted]
-    assert table.find(np.array(wanted, np.uint64), -1.0).tolist() == expected
+@given(st.lists(st.sets(hashes, max_size=50), min_size=1, max_size=4), st.lists(hashes))
+def test_tables_find_what_is_there(orders, others):
+    """In each order alone: what is a key of another is none of this one."""
+    ordered = [np.array(sorted(keys), np.uint64) for keys in orders]
+    maps = [(keys, np.arange(len(keys), dtype=np.float32)) for keys in ordered]
+    tables = ngrams._Tables.build(maps, -1.0)
+    wanted = [*set().union(*orders), *others, 0, 2**64 - 1]
+    found = tables.find(np.array([wanted] * len(orders), np.uint64))
+    for row, keys in zip(found, ordered, strict=True):
+        places = {key: place for place, key in enumerate(keys.tolist())}
+        assert row.tolist() == [places.get(key, -1) for key in wanted]
+    for (keys, values), (found_keys, found_values) in zip(maps, tables.maps(), strict=True):
+        assert found_keys.tolist() == keys.tolist()
+        assert found_values.tolist() == values.tolist()
 
 
 def test_a_cloze_looks_at_both_sides():

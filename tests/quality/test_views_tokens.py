@@ -17,6 +17,8 @@ P, B, N, D, S, L, C = range(7)
         ("Python", b"x = f('a b') # no\n", [N, P, N, B, S, B, L]),
         ("Python", b'"""doc\nstring"""\n\n\ny', [S, L, N]),
         ("Python", b"a // 2", [N, P, P, D]),
+        ("Python", b"rb'a' + u\"b\" + abc'd'", [S, P, S, P, N, S]),
+        ("Python", b" \t x \x0c\r\n  ", [N, L]),
         ("C", b"a /* x\n y */ += 0x1F; // end", [N, P, D, P]),
         ("Go", b"a := `raw\n`", [N, P, S]),
         ("Rust", b"fn f<'a>(x: &'a str) -> char { 'b' }", None),

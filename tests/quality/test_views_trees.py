@@ -12,6 +12,7 @@ SOURCES = [
     ("Go", b"package a\n// c\nfunc f(x int) int {\n\tif x > 1 {\n\t\treturn x // d\n\t}\n}\n"),
     ("C", b"int f(int a) { return a + /* x */ 1; }"),
     ("Java", b"class A { void f( { } }"),
+    ("Rust", b"/// a\n/// b\nfn f() { /* c */ g(1) // d\n}\n"),
 ]
 
 

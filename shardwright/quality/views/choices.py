@@ -8,6 +8,7 @@ such a place keeps its grammar but loses what is usual (Hindle, Barr, Su, Gabel 
 naturalness of software", ICSE 2012; Ray et al., "On the naturalness of buggy code", ICSE 2016).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -88,10 +89,6 @@ class _Places:
     symbols: Hashes
     columns: list[Hashes]
 
-    def events(self) -> ngrams.Events:
-        group = np.full(len(self.symbols), self.group, np.uint64)
-        return ngrams.grow(self.symbols, [group, *self.columns, *[group] * (5 - len(self.columns))])
-
 
 def choices(tree: FlatTree, labels: Labels) -> Choices:
     """All places of choice in a file.
@@ -108,23 +105,22 @@ def choices(tree: FlatTree, labels: Labels) -> Choices:
         _numbers(tree, near),
     ]
     ordered = [_arguments(tree, near), _statements(tree, near)]
-    events = [places.events() for places in single]
-    others, pairs = [], []
+    here, pairs, before, behind = single, [], [], []
     done = sum(len(places.symbols) for places in single)
     for places, owner in ordered:
         left = np.flatnonzero(owner[1:] == owner[:-1])
-        actual, turned = _both_orders(places, left, owner)
-        events.append(actual)
-        others.append(turned)
+        actual, right_first, left_last = _both_orders(places, left, owner)
+        here.append(actual)
+        before.append(right_first)
+        behind.append(left_last)
         pairs.append(np.stack([left, left + 1]) + done)
         done += len(owner)
-    groups = [places.group for places in single] + [places.group for places, _ in ordered]
-    sizes = [len(part.symbols) for part in events]
+    groups, events = _events([*here, *before, *behind])
     return Choices(
-        np.repeat(groups, sizes),
-        _joined(events),
+        groups[:done],
+        ngrams.Events(events.symbols[:done], events.contexts[:, :done]),
         np.concatenate(pairs, axis=1),
-        _joined([_part(part, half) for half in (0, 1) for part in others]),
+        ngrams.Events(events.symbols[done:], events.contexts[:, done:]),
     )
 
 
@@ -157,29 +153,32 @@ def measure_choices(model: ngrams.NgramModel, found: Choices) -> dict[str, NDArr
 
 def _both_orders(
     places: _Places, left: Indexes, owner: Indexes
-) -> tuple[ngrams.Events, ngrams.Events]:
-    """Siblings after their elders, and pairs of them in the other order."""
+) -> tuple[_Places, _Places, _Places]:
+    """Siblings after their elders; of each two the right one before, the left one behind."""
     follows = np.append(False, owner[1:] == owner[:-1])
-    before = np.where(follows, np.roll(places.symbols, 1), _NONE)
-    actual = _Places(places.group, places.symbols, [*places.columns, before])
-    symbols = np.concatenate([places.symbols[left + 1], places.symbols[left]])
-    where = np.concatenate([left, left + 1])
-    columns = [column[where] for column in places.columns]
-    columns.append(np.concatenate([before[left], places.symbols[left + 1]]))
-    return actual.events(), _Places(places.group, symbols, columns).events()
+    elder = np.where(follows, np.roll(places.symbols, 1), _NONE)
 
+    def moved(symbols: Hashes, where: Indexes, elder: Hashes) -> _Places:
+        columns = [column[where] for column in places.columns]
+        return _Places(places.group, symbols, [*columns, elder])
 
-def _joined(parts: list[ngrams.Events]) -> ngrams.Events:
-    return ngrams.Events(
-        np.concatenate([part.symbols for part in parts]),
-        np.concatenate([part.contexts for part in parts], axis=1),
+    left_symbols, right_symbols = places.symbols[left], places.symbols[left + 1]
+    return (
+        _Places(places.group, places.symbols, [*places.columns, elder]),
+        moved(right_symbols, left, elder[left]),
+        moved(left_symbols, left + 1, right_symbols),
     )
 
 
-def _part(events: ngrams.Events, half: int) -> ngrams.Events:
-    count = len(events.symbols) // 2
-    which = slice(half * count, half * count + count)
-    return ngrams.Events(events.symbols[which], events.contexts[:, which])
+def _events(parts: Sequence[_Places]) -> tuple[Indexes, ngrams.Events]:
+    """The groups of all places, and the places as events; all at once, because most are few."""
+    sizes = [len(part.symbols) for part in parts]
+    groups = np.repeat([part.group for part in parts], sizes)
+    columns = np.tile(groups.astype(np.uint64), (6, 1))
+    stops = np.cumsum(sizes).tolist()
+    for part, size, stop in zip(parts, sizes, stops, strict=True):
+        columns[1 : len(part.columns) + 1, stop - size : stop] = part.columns
+    return groups, ngrams.grow(np.concatenate([part.symbols for part in parts]), list(columns))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ dereferences of Hovemeyer and Pugh, "Finding bugs is easy", OOPSLA 2004. They se
 types, so each is a hint; a share of them says something.
 """
 
-from collections import defaultdict
+import operator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -148,7 +148,7 @@ def lint(tree: FlatTree, language: str | None) -> dict[str, float | None]:
     for name in NAMES:
         count = counts[name]
         shares[name] = count.found / (count.possible + _PRIOR) if count.possible else None
-    names = list(scopes.mentions)
+    names = scopes.names
     short = sum(len(name.strip(b"_")) <= _SHORT for name in names)
     numbered = sum(name[-1:].isdigit() for name in names)
     shares["short_names"] = short / len(names) if names else None
@@ -164,21 +164,15 @@ def _statements(tree: FlatTree) -> NDArray[np.int64]:
 
 def _names(scopes: Scopes, language: str | None) -> dict[str, _Count]:
     """Locals that are read before they are assigned, never read, or declared twice."""
-    early = unused = again = 0
-    for scope in scopes.local.values():
-        for name, writes in scope.writes.items():
-            reads = scope.reads.get(name, ())
-            if reads and reads[0] < writes[0] and not scopes.is_outer(scope, name):
-                early += 1
-            if not reads and not name.startswith(b"_"):
-                unused += 1
-        again += sum(count - 1 for count in scope.declared.values())
-    every = sum(len(scope.writes) for scope in scopes.local.values())
-    twice = _Count(again if language != "Python" else 0, every)
+    local = scopes.local
+    every = len(local.names)
+    early = (local.read >= 0) & (local.read < local.written) & ~local.outer
+    never = local.names[local.read < 0].tolist()
+    unused = sum(not scopes.names[name].startswith(b"_") for name in never)
     return {
-        "read_early": _Count(early, every),
+        "read_early": _Count(int(early.sum()), every),
         "unused": _Count(unused, every),
-        "redeclared": twice,
+        "redeclared": _Count(local.again if language != "Python" else 0, every),
     }
 
 
@@ -208,11 +202,7 @@ def _same_operands(tree: FlatTree) -> _Count:
     left, right = tree.elders[at], at + 1
     right = np.minimum(right, len(tree) - 1)
     pairs = (tree.parents[right] == tree.parents[at]) & (tree.sizes[left] == tree.sizes[right])
-    same = sum(
-        tree.text(a) == tree.text(b)
-        for a, b in zip(left[pairs].tolist(), right[pairs].tolist(), strict=True)
-    )
-    return _Count(same, len(at))
+    return _Count(_alike(tree, left[pairs], right[pairs]), len(at))
 
 
 def _duplicates(tree: FlatTree, statements: NDArray[np.int64]) -> _Count:
@@ -220,14 +210,15 @@ def _duplicates(tree: FlatTree, statements: NDArray[np.int64]) -> _Count:
     elders = tree.elders[statements]
     skip = (elders >= 0) & tree.is_kind((";", "\n"))[elders]
     elders = np.where(skip, tree.elders[elders], elders)
-    sizes = tree.ends - tree.starts
-    like = (elders >= 0) & (sizes[elders] == sizes[statements]) & (sizes[statements] > 4)
-    like &= tree.sizes[statements] > 1
-    same = sum(
-        tree.text(a) == tree.text(b)
-        for a, b in zip(elders[like].tolist(), statements[like].tolist(), strict=True)
-    )
-    return _Count(same, len(statements))
+    like = (elders >= 0) & (tree.ends - tree.starts > 4)[statements] & (tree.sizes > 1)[statements]
+    return _Count(_alike(tree, elders[like], statements[like]), len(statements))
+
+
+def _alike(tree: FlatTree, left: NDArray[np.int64], right: NDArray[np.int64]) -> int:
+    """How many of these pairs of nodes read the same."""
+    lengths = tree.ends - tree.starts
+    like = lengths[left] == lengths[right]
+    return sum(map(operator.eq, tree.texts(left[like]), tree.texts(right[like])))
 
 
 def _contradictions(tree: FlatTree, scopes: Scopes) -> _Count:
@@ -237,50 +228,45 @@ def _contradictions(tree: FlatTree, scopes: Scopes) -> _Count:
     name that the branch assigns first is fine.
     """
     tests = _null_tests(tree)
-    by_name: dict[bytes, list[int]] = defaultdict(list)
-    for name, places in scopes.mentions.items():
-        by_name[name] += places
-    found = 0
+    numbers = {name: number for number, name in enumerate(scopes.names)} if tests else {}
     members = tree.is_kind(_MEMBERS)
+    found = 0
     for name, start, stop, strict in tests:
-        for place in by_name.get(name, ()):
-            if start <= place < stop:
-                written = place in scopes.targets
-                used = strict or (members[tree.parents[place]] and tree.elders[place] < 0)
-                found += not written and bool(used)
-                break
+        low, high = np.searchsorted(scopes.places, (start, stop))
+        here = np.flatnonzero(scopes.which[low:high] == numbers.get(name, -1))
+        if not len(here):
+            continue
+        first = low + here[0]
+        place = scopes.places[first]
+        used = strict or (members[tree.parents[place]] and tree.elders[place] < 0)
+        found += not scopes.written[first] and bool(used)
     return _Count(found, len(tests))
 
 
 def _null_tests(tree: FlatTree) -> list[tuple[bytes, int, int, bool]]:
     """Name, nodes of the branch in which it is nothing, and whether nothing was named."""
-    nothing = tree.is_kind(_NOTHING)
-    equal, unequal = tree.is_kind(_EQUAL), tree.is_kind(_UNEQUAL)
-    names = tree.is_kind(("identifier",))
-    negation = tree.is_kind(("!", "not"))
     wrapped = tree.is_kind(("parenthesized_expression", "condition_clause"))
-    conditions = tree.is_field(("condition",))
+    at = np.flatnonzero(tree.is_field(("condition",)))
+    inner = at
+    while (deeper := wrapped[inner] & (inner + 2 < len(tree))).any():
+        inner = np.where(deeper, inner + 2, inner)
+    at, inner = at[inner + 3 < len(tree)], inner[inner + 3 < len(tree)]
+    name, negation = tree.is_kind(("identifier",)), tree.is_kind(("!", "not"))
+    equal, unequal = tree.is_kind(_EQUAL)[inner + 2], tree.is_kind(_UNEQUAL)[inner + 2]
+    strict = (tree.sizes[inner] == 4) & name[inner + 1] & tree.is_kind(_NOTHING)[inner + 3]
+    strict &= equal | unequal
+    negated = (tree.sizes[inner] == 3) & negation[inner + 1] & name[inner + 2]
     first, second = tree.is_field(("consequence",)), tree.is_field(("alternative",))
     found = []
-    for at in np.flatnonzero(conditions).tolist():
-        inner = at
-        while wrapped[inner] and inner + 2 < len(tree):
-            inner += 2
-        children = [inner + 1, inner + 2, inner + 3]
-        if children[-1] >= len(tree):
-            continue
-        a, b, c = children
-        if tree.sizes[inner] == 4 and names[a] and nothing[c] and (equal[b] or unequal[b]):
-            name, branch, strict = tree.text(a), first if equal[b] else second, True
-        elif tree.sizes[inner] == 3 and negation[a] and names[b]:
-            name, branch, strict = tree.text(b), first, False
-        else:
-            continue
-        parent = int(tree.parents[at])
-        place = at + int(tree.sizes[at])
+    for test in np.flatnonzero(strict | negated).tolist():
+        named = int(inner[test]) + (1 if strict[test] else 2)
+        branch = second if strict[test] and not equal[test] else first
+        node, parent = int(at[test]), int(tree.parents[at[test]])
+        place = node + int(tree.sizes[node])
         while place < len(tree) and tree.parents[place] == parent:
+            size = int(tree.sizes[place])
             if branch[place]:
-                found.append((name, place, place + int(tree.sizes[place]), strict))
+                found.append((tree.text(named), place, place + size, bool(strict[test])))
                 break
-            place += int(tree.sizes[place])
+            place += size
     return found

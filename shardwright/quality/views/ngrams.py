@@ -11,8 +11,9 @@ interpolated form in section 2.8. Lower orders count in how many distinct longer
 was seen, not how often.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -21,9 +22,11 @@ from numpy.typing import NDArray
 from shardwright.quality.shingles import GOLDEN, mix64
 
 Hashes: TypeAlias = NDArray[np.uint64]
+Map: TypeAlias = tuple[Hashes, NDArray[np.float32]]
 
 _STEP = np.uint64(0xA0761D6478BD642F)
 _EDGE = np.uint64(0x1D8E4E27C47D124F)  # stands before the first and behind the last token
+_LAST = np.full(1, 2**64 - 1, np.uint64)
 
 
 @dataclass(frozen=True)
@@ -41,47 +44,76 @@ class Events:
 
 
 @dataclass(frozen=True)
-class _Table:
-    """A map from hashes to numbers, looked up without a search.
+class _Tables:
+    """For each order a map from hashes to numbers, all looked up at once and without a search.
 
     Hashes are uniform, so the place of one among the sorted keys is told by its first bits up to
     a few places.
+
+    Attributes:
+        absent: What a hash gives that is no key.
+        keys: uint64; those of the first order, ascending, then the greatest number there is, so
+            that no walk leaves the order; then those of the next.
+        values: float32, as long; ``absent`` between two orders.
+        bounds: int64 [orders + 1]; where the keys of each order begin.
+        starts: int32; for each bucket of each order the place of the first key that is not below.
+        shifts: uint64 [orders, 1]; what is left of a hash behind its bucket's bits.
+        buckets: int64 [orders, 1]; number of the first bucket.
     """
 
+    absent: np.float32
     keys: Hashes
     values: NDArray[np.float32]
-    starts: NDArray[np.int64]
-    shift: int
-    longest: int
+    bounds: NDArray[np.int64]
+    starts: NDArray[np.int32]
+    shifts: Hashes
+    buckets: NDArray[np.int64]
 
     @classmethod
-    def build(cls, keys: Hashes, values: NDArray[np.float64]) -> "_Table":
-        bits = len(keys).bit_length() + 1
-        starts = np.zeros((1 << bits) + 1, np.int64)
-        shift = 64 - bits
-        buckets = (keys >> np.uint64(shift)).astype(np.int64)
-        np.cumsum(np.bincount(buckets, minlength=1 << bits), out=starts[1:])
-        longest = int(np.diff(starts).max())
-        return cls(keys, values.astype(np.float32), starts, shift, longest)
+    def build(cls, maps: Sequence[Map], absent: float) -> "_Tables":
+        bounds = np.cumsum([0, *(len(keys) + 1 for keys, _ in maps)])
+        starts, shifts = [], []
+        for first, (keys, _) in zip(bounds.tolist(), maps, strict=False):
+            bits = len(keys).bit_length() + 1
+            shift = np.uint64(64 - bits)
+            counts = np.bincount((keys >> shift).astype(np.int64), minlength=1 << bits)
+            starts.append(first + np.cumsum(counts) - counts)
+            shifts.append(shift)
+        buckets = np.cumsum([0, *map(len, starts)])[:-1]
+        return cls(
+            np.float32(absent),
+            np.concatenate([part for keys, _ in maps for part in (keys, _LAST)]),
+            np.concatenate([np.append(values, absent) for _, values in maps]).astype(np.float32),
+            bounds,
+            np.concatenate(starts).astype(np.int32),
+            np.array(shifts, np.uint64)[:, None],
+            buckets[:, None],
+        )
 
-    def find(self, wanted: Hashes, absent: float) -> NDArray[np.float64]:
-        """float64 of the shape of ``wanted``; ``absent`` where a hash is no key."""
-        found = np.full(len(wanted), absent, np.float64)
-        if not len(self.keys):
-            return found
-        bucket = (wanted >> np.uint64(self.shift)).astype(np.int64)
-        place, stop = self.starts[bucket], self.starts[bucket + 1]
-        left = np.flatnonzero(place < stop)
-        place, stop, wanted = place[left], stop[left], wanted[left]
-        for _ in range(self.longest):
-            hit = self.keys[place] == wanted
-            found[left[hit]] = self.values[place[hit]]
-            place = place + 1
-            open_ = ~hit & (place < stop)
-            left, place, stop, wanted = left[open_], place[open_], stop[open_], wanted[open_]
-            if not len(left):
-                break
-        return found
+    def maps(self) -> Iterator[Map]:
+        """Keys and values of each order."""
+        for low, high in pairwise(self.bounds.tolist()):
+            yield self.keys[low : high - 1], self.values[low : high - 1]
+
+    def find(self, wanted: Hashes) -> NDArray[np.float32]:
+        """Looks up a row of hashes in each order's map.
+
+        Args:
+            wanted: uint64 [orders, n].
+
+        Returns:
+            float32 [orders, n].
+        """
+        places = self.starts.take((wanted >> self.shifts).view(np.int64) + self.buckets).ravel()
+        hashes = wanted.ravel()
+        keys = self.keys.take(places)
+        behind = (keys < hashes).nonzero()[0]
+        while len(behind):
+            places[behind] += 1
+            keys[behind] = nearer = self.keys.take(places.take(behind))
+            behind = behind[nearer < hashes.take(behind)]
+        found = np.where(keys == hashes, self.values.take(places), self.absent)
+        return found.reshape(wanted.shape)
 
 
 @dataclass(frozen=True)
@@ -95,19 +127,25 @@ class NgramModel:
         floor: Probability of a symbol never seen, below the first order.
     """
 
-    alphas: tuple[_Table, ...]
-    gammas: tuple[_Table, ...]
+    alphas: _Tables
+    gammas: _Tables
     floor: float
+
+    @classmethod
+    def build(cls, alphas: Sequence[Map], gammas: Sequence[Map], floor: float) -> "NgramModel":
+        """A model of one map per order."""
+        # A context that was never seen leaves all to the order below.
+        return cls(_Tables.build(alphas, 0.0), _Tables.build(gammas, 1.0), floor)
 
     @property
     def orders(self) -> int:
         """Length of the chains."""
-        return len(self.alphas)
+        return len(self.alphas.bounds) - 1
 
     @property
     def entries(self) -> int:
         """Numbers that the model holds."""
-        return sum(len(table.keys) for table in self.alphas + self.gammas)
+        return len(self.alphas.keys) + len(self.gammas.keys) - 2 * self.orders
 
     def surprise(self, events: Events) -> NDArray[np.float64]:
         """-log2 of the probability of each event.
@@ -118,17 +156,12 @@ class NgramModel:
         Returns:
             float64 [events], bits, above 0.
         """
+        left = self.gammas.find(events.contexts)
+        added = self.alphas.find(_joined(events.contexts, events.symbols))
         probability = np.full(len(events.symbols), self.floor)
-        known = np.arange(len(events.symbols))
-        for contexts, alpha, gamma in zip(events.contexts, self.alphas, self.gammas, strict=True):
-            here = contexts[known]
-            left = gamma.find(here, -1.0)
-            seen = left >= 0
-            # A context that was never seen has no longer one that was.
-            known, here = known[seen], here[seen]
-            seen_symbols = _joined(here, events.symbols[known])
-            probability[known] *= left[seen]
-            probability[known] += alpha.find(seen_symbols, 0.0)
+        for order in range(self.orders):
+            probability *= left[order]
+            probability += added[order]
         bits: NDArray[np.float64] = -np.log2(probability)
         return bits
 
@@ -136,24 +169,24 @@ class NgramModel:
         """The model as plain arrays by name, for ``numpy.savez``."""
         named: dict[str, NDArray[np.generic]] = {"floor": np.array([self.floor])}
         for kind, tables in (("alpha", self.alphas), ("gamma", self.gammas)):
-            for order, table in enumerate(tables):
-                named[f"{kind}{order}.keys"] = table.keys
-                named[f"{kind}{order}.values"] = table.values
+            for order, (keys, values) in enumerate(tables.maps()):
+                named[f"{kind}{order}.keys"] = keys
+                named[f"{kind}{order}.values"] = values
         return named
 
     @classmethod
     def from_arrays(cls, named: dict[str, NDArray[np.generic]]) -> "NgramModel":
         """The inverse of ``arrays``."""
 
-        def tables(kind: str) -> tuple[_Table, ...]:
-            found: list[_Table] = []
+        def maps(kind: str) -> list[Map]:
+            found: list[Map] = []
             while f"{kind}{len(found)}.keys" in named:
                 keys = named[f"{kind}{len(found)}.keys"].astype(np.uint64)
-                values = named[f"{kind}{len(found)}.values"].astype(np.float64)
-                found.append(_Table.build(keys, values))
-            return tuple(found)
+                values = named[f"{kind}{len(found)}.values"].astype(np.float32)
+                found.append((keys, values))
+            return found
 
-        return cls(tables("alpha"), tables("gamma"), float(named["floor"].astype(np.float64)[0]))
+        return cls.build(maps("alpha"), maps("gamma"), float(named["floor"].astype(np.float64)[0]))
 
 
 def train(documents: Iterable[Events], prune_above: int = 3) -> NgramModel:
@@ -175,51 +208,67 @@ def train(documents: Iterable[Events], prune_above: int = 3) -> NgramModel:
     if not len(symbols):
         raise ValueError("there is nothing to train on: give at least one document with a token")
     contexts = np.concatenate([part.contexts for part in parts], axis=1)
-    alphas: list[_Table] = []
-    gammas: list[_Table] = []
+    alphas: list[Map] = []
+    gammas: list[Map] = []
     which = np.arange(len(symbols))
     needed = np.zeros(0, np.uint64)
     for order in range(len(contexts), 0, -1):
         here = contexts[order - 1][which]
-        keys, first, counts = np.unique(
-            _joined(here, symbols[which]), return_index=True, return_counts=True
-        )
-        which = which[first]
+        keys, one, counts, _ = _grouped(_joined(here, symbols[which]))
+        which = which[one]
         least = 2 if order > prune_above else 1
-        alpha, gamma, useful = _estimate(keys, here[first], counts, least, needed)
+        alpha, gamma, useful = _estimate(keys, here[one], counts, least, needed)
         alphas.append(alpha)
         gammas.append(gamma)
         # A longer context that is kept is found through the shorter ones, so these stay too.
         needed = np.unique(contexts[max(order - 2, 0)][which[useful]])
     distinct = len(np.unique(symbols[which]))
-    return NgramModel(tuple(alphas[::-1]), tuple(gammas[::-1]), 1 / (distinct + 1))
+    return NgramModel.build(alphas[::-1], gammas[::-1], 1 / (distinct + 1))
 
 
 def _joined(contexts: Hashes, symbols: Hashes) -> Hashes:
-    return mix64(contexts * _STEP + symbols)
+    sums = contexts * _STEP
+    sums += symbols
+    return mix64(sums)
+
+
+def _grouped(
+    hashes: Hashes,
+) -> tuple[Hashes, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Distinct hashes, where one of each stands, how many there are, and the order by hash.
+
+    ``numpy.unique`` looks for the first place of each, for which it needs a slower sort.
+    """
+    order = np.argsort(hashes)
+    ordered = hashes[order]
+    opens = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)])
+    return ordered[opens], order[opens], np.diff(opens, append=len(ordered)), order
 
 
 def _estimate(
     keys: Hashes, contexts: Hashes, counts: NDArray[np.int64], least: int, needed: Hashes
-) -> tuple[_Table, _Table, NDArray[np.int64]]:
+) -> tuple[Map, Map, NDArray[np.int64]]:
     """Discounted probabilities of one order, what is left for the order below, and where.
 
     Returns:
-        The symbols' table, the contexts' table, and for each kept context an index into ``keys``
+        The symbols' map, the contexts' map, and for each kept context an index into ``keys``
         of one of its symbols.
     """
     several = [int(np.count_nonzero(counts == count)) for count in (1, 2, 3, 4)]
     discounts = _discounts(several)
-    owners, first, owner = np.unique(contexts, return_index=True, return_inverse=True)
+    owners, one, sizes, order = _grouped(contexts)
+    owner = np.empty(len(contexts), np.int64)
+    owner[order] = np.repeat(np.arange(len(owners)), sizes)
     totals = np.bincount(owner, weights=counts).astype(np.float64)
     alpha = (counts - discounts[np.minimum(counts, 3)]) / totals[owner]
     kept = counts >= least
     taken = np.bincount(owner[kept], weights=alpha[kept], minlength=len(owners))
     useful = (taken > 0) | np.isin(owners, needed)
+    left = 1 - taken[useful]
     return (
-        _Table.build(keys[kept], alpha[kept]),
-        _Table.build(owners[useful], np.subtract(1.0, taken[useful], dtype=np.float64)),
-        first[useful],
+        (keys[kept], alpha[kept].astype(np.float32)),
+        (owners[useful], left.astype(np.float32)),
+        one[useful],
     )
 
 

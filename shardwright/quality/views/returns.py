@@ -4,8 +4,9 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from shardwright.quality.views.scopes import FUNCTIONS, PUNCTUATION, Scopes
+from shardwright.quality.views.scopes import PUNCTUATION, Scopes
 from shardwright.quality.views.trees import FlatTree
 
 _RETURNS = ("return_statement", "return_expression")
@@ -80,45 +81,58 @@ def find_returns(tree: FlatTree, scopes: Scopes, language: str | None) -> Return
         scopes: Its functions.
         language: Its language by the name of ``detect_language``.
     """
-    valued: dict[int, int] = {}
-    bare: dict[int, int] = {}
-    for node in np.flatnonzero(tree.is_kind(_RETURNS)).tolist():
-        function = scopes.owners[node]
-        # "return" and perhaps a semicolon
-        last = node + int(tree.sizes[node]) - 1
-        empty = tree.sizes[node] <= 2 or (
-            tree.sizes[node] == 3
-            and tree.data[tree.starts[last] : tree.ends[last]] == b";"
-            and tree.parents[last] == node
-            and tree.elders[last] == node + 1
-        )
-        which = bare if empty else valued
-        which[function] = which.get(function, 0) + 1
-    yields = {scopes.owners[node] for node in np.flatnonzero(tree.is_kind(_YIELDS)).tolist()}
-    used = _used_calls(tree)
+    at = np.flatnonzero(tree.is_kind(_RETURNS))
+    empty = _without_value(tree, at)
+    valued, bare = set(scopes.owners[at[~empty]].tolist()), set(scopes.owners[at[empty]].tolist())
+    yields = set(scopes.owners[tree.is_kind(_YIELDS)].tolist())
+    said = language in ("Python", "JavaScript", "TypeScript")
+    used = _used_calls(tree) if said else set()
+    bodies, lists = tree.is_kind(_BODIES), tree.is_kind(("statement_list",))
+    last_child, children = _statements(tree)
     typed = missing = untyped = mixed = used_empty = 0
-    for node in np.flatnonzero(tree.is_kind(FUNCTIONS) & (tree.sizes > 3)).tolist():
+    for number, node in enumerate(scopes.functions.tolist()):
         parts = _fields(tree, node)
         body = parts.get("body")
-        if body is None or not tree.is_kind(_BODIES)[body] or node in yields:
+        if body is None or not bodies[body] or number in yields:
             continue
-        last, statements = _last_statement(tree, body)
-        if last < 0 or (statements < 2 and node not in valued and language == "Python"):
+        while tree.sizes[body] > 2 and lists[body + 2]:
+            body += 2
+        last, statements = int(last_child[body]), children[body]
+        if last < 0 or (statements < 2 and number not in valued and language == "Python"):
             continue
         result = _declared(tree, parts)
         falls = _falls_off(tree, last)
         if result:
             named = result.startswith(b"(") and b" " in result
             typed += 1
-            wrong = falls or (node in bare and not named)
-            missing += bool(wrong and not (named and node in bare))
-        elif language in ("Python", "JavaScript", "TypeScript"):
+            wrong = falls or (number in bare and not named)
+            missing += bool(wrong and not (named and number in bare))
+        elif said:
             untyped += 1
-            mixed += node in valued and (node in bare or falls)
+            mixed += number in valued and (number in bare or falls)
             name = tree.text(parts["name"]) if "name" in parts else b""
             wanted = name in used or _GIVES.match(name)
-            used_empty += bool(node not in valued and wanted and falls)
+            used_empty += bool(number not in valued and wanted and falls)
     return Returns(typed, missing, untyped, mixed, used_empty)
+
+
+def _without_value(tree: FlatTree, at: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether returns are "return" alone, perhaps with a semicolon."""
+    sizes, last = tree.sizes[at], at + tree.sizes[at] - 1
+    empty: NDArray[np.bool_] = (
+        (sizes == 3) & (tree.parents[last] == at) & (tree.elders[last] == at + 1)
+    )
+    empty[empty] = [text == b";" for text in tree.texts(last[empty])]
+    empty |= sizes <= 2
+    return empty
+
+
+def _statements(tree: FlatTree) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The last child of each node, -1 for none, and how many there are; punctuation aside."""
+    last = np.full(len(tree), -1, np.int64)
+    told = np.flatnonzero(~tree.is_kind(PUNCTUATION)[1:]) + 1
+    last[tree.parents[told]] = told  # of several the last stays
+    return last, np.bincount(tree.parents[told], minlength=len(tree))
 
 
 def _fields(tree: FlatTree, node: int) -> dict[str, int]:
@@ -146,20 +160,6 @@ def _declared(tree: FlatTree, parts: dict[str, int]) -> bytes:
     return b""
 
 
-def _last_statement(tree: FlatTree, body: int) -> tuple[int, int]:
-    """The last statement of a body, -1 for none, and how many there are."""
-    child, stop = body + 1, body + int(tree.sizes[body])
-    if tree.is_kind(("statement_list",))[np.minimum(body + 2, len(tree) - 1)] and body + 2 < stop:
-        return _last_statement(tree, body + 2)
-    punctuation = tree.is_kind(PUNCTUATION)
-    last, count = -1, 0
-    while child < stop:
-        if not punctuation[child]:
-            last, count = child, count + 1
-        child += int(tree.sizes[child])
-    return last, count
-
-
 def _falls_off(tree: FlatTree, last: int) -> bool:
     """Whether a body that ends with this statement ends without a result."""
     kind = tree.kind_name(last)
@@ -176,11 +176,8 @@ def _used_calls(tree: FlatTree) -> set[bytes]:
     """Names of functions and methods of which a call's value is used."""
     calls = np.flatnonzero(tree.is_kind(("call", "call_expression", "method_invocation")))
     alone = tree.is_kind(("expression_statement", "await", "await_expression"))
-    arguments = tree.is_kind(("argument_list", "arguments"))
-    found = set()
-    for call in calls[~alone[tree.parents[calls]]].tolist():
-        child, stop = call + 1, call + int(tree.sizes[call])
-        while child < stop and not arguments[child]:
-            child += int(tree.sizes[child])
-        found.add(tree.text(child - 1))
-    return found
+    calls = calls[~alone[tree.parents[calls]]]
+    stops = np.arange(len(tree)) + tree.sizes
+    arguments = np.flatnonzero(tree.is_kind(("argument_list", "arguments")))[::-1]
+    stops[tree.parents[arguments]] = arguments  # of several the first stays
+    return set(tree.texts(stops[calls] - 1))

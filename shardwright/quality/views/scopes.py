@@ -1,12 +1,16 @@
 """Which names does a function assign, and where does it read them?"""
 
-from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shardwright.quality.views.trees import FlatTree
+
+Indexes: TypeAlias = NDArray[np.int64]
+Flags: TypeAlias = NDArray[np.bool_]
 
 PUNCTUATION = ("(", ")", "[", "]", "{", "}", ",", ";", ":", "\n", "")
 FUNCTIONS = (
@@ -58,13 +62,10 @@ _TARGETS = {
     "for_in_statement": "left",
     "augmented_assignment": "left",
 }
-# Kinds that declare, and how many levels above stands the block in which a name is new.
+# Kinds that declare, by how many levels above stands the block in which a name is new.
 _DECLARES = {
-    "variable_declarator": 2,
-    "short_var_declaration": 1,
-    "var_spec": 2,
-    "init_declarator": 2,
-    "declaration": 1,
+    1: ("short_var_declaration", "declaration"),
+    2: ("variable_declarator", "var_spec", "init_declarator"),
 }
 # What a target may be wrapped in; anything else (a call, an index, a member) is read, not assigned.
 _PATTERNS = (
@@ -92,138 +93,170 @@ _NOT_VARIABLES = ("attribute", "field", "property", "label", "type", "key")
 _COMPREHENSIONS = ("for_in_clause",)
 
 
-@dataclass
-class Scope:
-    """A function: places (nodes) at which it writes and reads names, in the order of the text."""
+@dataclass(frozen=True)
+class Locals:
+    """Variables that functions assign themselves, one for each function and name.
 
-    node: int
-    outer: int
-    writes: dict[bytes, list[int]] = field(default_factory=dict)
-    reads: dict[bytes, list[int]] = field(default_factory=dict)
-    parameters: set[bytes] = field(default_factory=set)
-    declared: Counter[tuple[int, bytes]] = field(default_factory=Counter)
+    Attributes:
+        names: int64 [variables]; index into the names of the file.
+        written: int64 [variables]; the first node that assigns it.
+        read: int64 [variables]; the first that reads it, -1 for none. What a function inside of
+            another reads counts for both.
+        outer: bool [variables]; whether the name also means something around the function.
+        again: How many declarations are of what the same block has declared.
+    """
+
+    names: Indexes
+    written: Indexes
+    read: Indexes
+    outer: Flags
+    again: int
 
 
 @dataclass(frozen=True)
 class Scopes:
-    """A file's functions by node.
+    """A file's functions, and where it names variables.
 
     Attributes:
-        local: Functions with what they write themselves; -1 is the file.
-        outside: Names that are written outside of all functions.
-        mentions: Nodes of each name.
-        targets: Nodes at which a name is assigned.
-        owners: For each node the innermost function around it, -1 for none.
+        functions: int64 [functions]; their nodes.
+        owners: int64 [nodes]; number of the innermost function around each node, -1 for none.
+        names: The distinct names.
+        places: int64 [mentions]; nodes that name variables, in the order of the text.
+        which: int64 [mentions]; index into ``names``.
+        written: bool [mentions]; whether the name is assigned there.
+        local: What functions assign.
     """
 
-    local: dict[int, Scope]
-    outside: frozenset[bytes]
-    mentions: dict[bytes, list[int]]
-    targets: frozenset[int]
-    owners: list[int]
-
-    def is_outer(self, scope: Scope, name: bytes) -> bool:
-        """Whether a name also means something around the function."""
-        if name in self.outside or name in scope.parameters:
-            return True
-        outer = scope.outer
-        while outer in self.local:
-            around = self.local[outer]
-            if name in around.parameters or name in around.writes:
-                return True
-            outer = around.outer
-        return False
+    functions: Indexes
+    owners: Indexes
+    names: list[bytes]
+    places: Indexes
+    which: Indexes
+    written: Flags
+    local: Locals
 
 
 def find_scopes(tree: FlatTree) -> Scopes:
     """Finds the functions of a file, and what they write and read.
 
-    What a function inside of another reads counts for both.
-
     Args:
         tree: The tree of a file.
     """
-    owner = np.full(len(tree), -1, np.int64)
     functions = np.flatnonzero(tree.is_kind(FUNCTIONS) & (tree.sizes > 3))
-    scopes: dict[int, Scope] = {}
-    for node in functions.tolist():
-        scopes[node] = Scope(node, int(owner[node]))
-        owner[node + 1 : node + tree.sizes[node]] = node
-    target, declares = _targets(tree)
-    parameter = np.zeros(len(tree), np.bool_)
-    for node in np.flatnonzero(tree.is_kind((*_PARAMETERS, *_COMPREHENSIONS))).tolist():
-        # A catch or a comprehension binds in its head; its body is read in any case.
-        size = int(tree.sizes[node])
-        parameter[node : node + (size if size < 200 else 0)] = True
-    clause = tree.is_kind(("catch_clause", "except_clause"))
-    for node in np.flatnonzero(clause).tolist():
-        parameter[node : node + tree.sizes[node]] = False
-        parameter[node : node + min(5, int(tree.sizes[node]))] = True
+    owners = np.full(len(tree), -1, np.int64)
+    # One more, so that around no function there is none.
+    outer = np.full(len(functions) + 1, -1, np.int64)
+    spans = zip(functions.tolist(), tree.sizes[functions].tolist(), strict=True)
+    for number, (node, size) in enumerate(spans):
+        outer[number] = owners[node]
+        owners[node + 1 : node + size] = number
+    target, blocks = _targets(tree)
     names = tree.is_kind(_NAMES) & ~tree.is_field(_NOT_VARIABLES)
     method = tree.is_kind(("method_invocation", "keyword_argument"))
     names &= ~(method[tree.parents] & tree.is_field(("name",)))
-    alone = tree.is_kind(("arrow_function", "lambda_expression", "closure_expression"))
-    parameter |= alone[tree.parents] & tree.is_field(("parameter", "parameters"))
-    mentions: dict[bytes, list[int]] = defaultdict(list)
-    outside: set[bytes] = set()
     at = np.flatnonzero(names)
-    rows = zip(
-        at.tolist(),
-        tree.starts[at].tolist(),
-        tree.ends[at].tolist(),
-        owner[at].tolist(),
-        target[at].tolist(),
-        parameter[at].tolist(),
-        declares[at].tolist(),
-        strict=True,
-    )
-    data = tree.data
-    for node, start, end, function, written, bound, block in rows:
-        name = data[start:end]
-        mentions[name].append(node)
-        if function < 0:
-            outside.add(name)
-            continue
-        scope = scopes[function]
-        if bound and not written:
-            scope.parameters.add(name)
-        if written:
-            scope.writes.setdefault(name, []).append(node)
-            if block >= 0:
-                scope.declared[(block, name)] += 1
-        else:
-            while True:
-                scope.reads.setdefault(name, []).append(node)
-                if scope.outer < 0:
-                    break
-                scope = scopes[scope.outer]
-    for scope in scopes.values():
-        for name in list(scope.writes):
-            if name in scope.parameters:
-                del scope.writes[name]
-    targets = frozenset(at[target[at]].tolist())
-    return Scopes(scopes, frozenset(outside), dict(mentions), targets, owner.tolist())
+    numbers: dict[bytes, int] = {}
+    which = np.array([numbers.setdefault(t, len(numbers)) for t in tree.texts(at)], np.int64)
+    mentions = _Mentions(at, which, target[at], _parameters(tree)[at], blocks[at], owners[at])
+    local = _locals(mentions, outer, len(numbers), len(tree))
+    return Scopes(functions, owners, list(numbers), at, which, target[at], local)
 
 
-def _targets(tree: FlatTree) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+@dataclass(frozen=True)
+class _Mentions:
+    """Names as they stand in the text: node, name, what is done to it, declaring block, function.
+
+    Arrays of one length; -1 for no block and for no function.
+    """
+
+    at: Indexes
+    which: Indexes
+    written: Flags
+    bound: Flags
+    block: Indexes
+    function: Indexes
+
+
+def _locals(found: _Mentions, outer: Indexes, names: int, nodes: int) -> Locals:
+    inside = found.function >= 0
+    keys = found.function * names + found.which  # a function's variable
+    parameters = keys[inside & found.bound & ~found.written]
+    writes = inside & found.written
+    bound = np.concatenate([parameters, keys[writes]])
+    variables, first = np.unique(keys[writes], return_index=True)
+    own = np.isin(variables, parameters, invert=True)
+    variables, first = variables[own], first[own]
+    which = variables % max(names, 1)
+
+    read_keys, read_first = _reads(found, outer, names, nodes)
+    place = np.searchsorted(read_keys, variables)
+    read = np.where(np.append(read_keys, -1)[place] == variables, read_first[place], -1)
+
+    outside = np.zeros(names, np.bool_)
+    outside[found.which[~inside]] = True
+    means = outside[which]
+    around = outer[variables // max(names, 1)]
+    while (around >= 0).any():
+        means |= (around >= 0) & np.isin(around * names + which, bound)
+        around = outer[around]
+
+    declared = writes & (found.block >= 0)
+    distinct = np.unique(keys[declared] * nodes + found.block[declared])
+    again = int(declared.sum()) - len(distinct)
+    return Locals(which, found.at[writes][first], read, means, again)
+
+
+def _reads(found: _Mentions, outer: Indexes, names: int, nodes: int) -> tuple[Indexes, Indexes]:
+    """Variables of functions that are read, ascending, and the first node of each and -1."""
+    packed = []
+    function = np.where(found.written, -1, found.function)
+    while (function >= 0).any():
+        inside = function >= 0
+        keys = function[inside] * names + found.which[inside]
+        packed.append(keys * nodes + found.at[inside])
+        function = outer[function]
+    every = np.sort(np.concatenate([np.zeros(0, np.int64), *packed]))
+    keys = every // nodes
+    first = np.flatnonzero(np.diff(keys, prepend=-1))
+    return keys[first], np.append(every[first] % nodes, -1)
+
+
+def _parameters(tree: FlatTree) -> Flags:
+    """Nodes at which names are bound without being assigned."""
+    parameter = np.zeros(len(tree), np.bool_)
+    for node, size in _spans(tree, (*_PARAMETERS, *_COMPREHENSIONS)):
+        # A catch or a comprehension binds in its head; its body is read in any case.
+        parameter[node : node + (size if size < 200 else 0)] = True
+    for node, size in _spans(tree, ("catch_clause", "except_clause")):
+        parameter[node : node + size] = False
+        parameter[node : node + min(5, size)] = True
+    alone = tree.is_kind(("arrow_function", "lambda_expression", "closure_expression"))
+    return parameter | (alone[tree.parents] & tree.is_field(("parameter", "parameters")))
+
+
+def _spans(tree: FlatTree, kinds: tuple[str, ...]) -> Iterable[tuple[int, int]]:
+    """Nodes of these kinds, and their sizes."""
+    at = np.flatnonzero(tree.is_kind(kinds))
+    return zip(at.tolist(), tree.sizes[at].tolist(), strict=True)
+
+
+def _targets(tree: FlatTree) -> tuple[Flags, Indexes]:
     """Nodes that are assigned, and for those that are declared the block that they stand in."""
-    target = np.zeros(len(tree), np.bool_)
     parents = tree.parents
-    for kind, name in _TARGETS.items():
-        target |= tree.is_kind((kind,))[parents] & tree.is_field((name,))
-    wrapped = tree.is_kind(_PATTERNS)
+    target = tree.fills(_TARGETS)
     # Left sides wrap their names a few levels deep.
+    wrapped = tree.is_kind(_PATTERNS)[parents]
     for _ in range(4):
-        target |= target[parents] & wrapped[parents]
+        target |= target[parents] & wrapped
     target[0] = False
-    declares = np.full(len(tree), -1, np.int64)
-    for kind, levels in _DECLARES.items():
-        own = np.flatnonzero(target & tree.is_kind((kind,))[parents])
+    blocks = np.full(len(tree), -1, np.int64)
+    for levels, kinds in _DECLARES.items():
+        own = np.flatnonzero(target & tree.is_kind(kinds)[parents])
         block = parents[own]
         for _ in range(levels):
             block = parents[block]
-        declares[own] = block
+        blocks[own] = block
         # Go lets a list name what is there already, if another name is new.
         lists = tree.is_kind(("expression_list",))[own] & (tree.sizes[own] == 2)
-        declares[own[lists] + 1] = block[lists]
-    return target, declares
+        blocks[own[lists] + 1] = block[lists]
+    return target, blocks

@@ -34,6 +34,8 @@ _COMMENTS = {
     "PHP": rb"//[^\n]*|#[^\n]*|/\*(?s:.*?)(?:\*/|\Z)",
     "": rb"//[^\n]*|/\*(?s:.*?)(?:\*/|\Z)",
 }
+# What is frequent comes first; letters before a quote may be the string's.
+_FIRST = rb"""[A-Za-z_$@\x80-\xff][\w$\x80-\xff]*+(?!["'])|\n\s*|[()\[\]{},;]"""
 # What has no end goes to the end of the file, as compilers see it, and is not read again; nor is
 # there a second way to read a backslash. So the time is linear in the text.
 _QUOTED = rb"""[bBrRuUfFL]{0,2}(?:\"\"\"(?s:\\.|[^\\])*?(?:\"\"\"|\Z)"""
@@ -43,7 +45,7 @@ _QUOTED += rb"""|[bBrRuUfFL]{0,2}"(?:[^"\\\n]|\\(?s:.))*+"|`[^`]*`"""
 _SINGLE = rb"|[bBrRuUfFL]{0,2}'(?:[^'\\\n]|\\(?s:.))*+'"
 _SINGLE_RUST = rb"|b?'(?:[^'\\\n]|\\[^'\n]{1,9}|\\')'"
 _REST = (
-    rb"|\n\s*|[0-9](?:[\w.]*[0-9\w])?|[A-Za-z_$@\x80-\xff][\w$\x80-\xff]*"
+    rb"|[0-9](?:[\w.]*[0-9\w])?|[A-Za-z_$@\x80-\xff][\w$\x80-\xff]*"
     rb"|<<=|>>=|>>>|===|!==|\*\*|\.\.\.|&&|\|\||->|=>|<-|::|:=|==|!=|<=|>=|\+\+|--|<<|>>"
     rb"|[-+*/%&|^]=|\?\.|\?\?|[^\s]"
 )
@@ -83,7 +85,8 @@ def lex(data: bytes, language: str | None) -> Hashes:
     if pattern is None:
         comment = _COMMENTS.get(language or "", _COMMENTS[""])
         single = _SINGLE_RUST if language == "Rust" else _SINGLE
-        pattern = re.compile(b"(?:" + comment + b")|" + _QUOTED + single + _REST)
+        branches = _FIRST + b"|" + comment + b"|" + _QUOTED + single + _REST
+        pattern = re.compile(rb"(?=[^ \t\r\f\v])(?:" + branches + b")")
         _PATTERNS[language] = pattern
     found = pattern.findall(data)
     tokens = hash_tokens(found)

@@ -7,10 +7,9 @@ side: Johnson, "PCFG models of linguistic tree representations", Computational L
 its grandparent, and its parent's elder siblings. That a list of children ends is an event too.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +42,8 @@ class FlatTree:
         parents: int64 [nodes]; the root's is 0, itself.
         elders: int64 [nodes]; the sibling before, -1 for a first child.
         sizes: int64 [nodes]; nodes of the subtree, itself included.
+        siblings: int64 [nodes - 1]; all nodes but the root, those of one parent side by side.
+        comments: int64 [comments, 2]; where comments start and end, bytes.
     """
 
     data: bytes
@@ -53,6 +54,8 @@ class FlatTree:
     parents: Indexes
     elders: Indexes
     sizes: Indexes
+    siblings: Indexes
+    comments: Indexes
 
     def __len__(self) -> int:
         return len(self.kinds)
@@ -60,6 +63,12 @@ class FlatTree:
     def text(self, node: int) -> bytes:
         """The bytes that a node spans."""
         return self.data[self.starts[node] : self.ends[node]]
+
+    def texts(self, nodes: Indexes) -> list[bytes]:
+        """The bytes that each of some nodes spans."""
+        spans = zip(self.starts[nodes].tolist(), self.ends[nodes].tolist(), strict=True)
+        data = self.data
+        return [data[start:end] for start, end in spans]
 
     def kind_name(self, node: int) -> str:
         """Name of a node's kind."""
@@ -69,20 +78,22 @@ class FlatTree:
         """Name of the field of the parent that a node fills, or None."""
         return _FIELDS.names[int(self.fields[node])]
 
-    def is_kind(self, names: Iterable[str]) -> NDArray[np.bool_]:
+    def is_kind(self, names: tuple[str, ...]) -> NDArray[np.bool_]:
         """Whether each node is of one of these kinds."""
-        return _among(self.kinds, _KINDS, names)
+        return _KINDS.among(names).take(self.kinds)
 
-    def is_field(self, names: Iterable[str]) -> NDArray[np.bool_]:
+    def fills(self, fields: Mapping[str, str]) -> NDArray[np.bool_]:
+        """Whether each node fills the field of its parent that is given for the parent's kind."""
+        wanted = np.full(len(_KINDS), -1, np.int64)
+        for kind, field in fields.items():
+            if kind in _KINDS:
+                wanted[_KINDS[kind]] = _FIELDS[field]
+        filled: NDArray[np.bool_] = wanted.take(self.kinds).take(self.parents) == self.fields
+        return filled
+
+    def is_field(self, names: tuple[str, ...]) -> NDArray[np.bool_]:
         """Whether each node fills one of these fields of its parent."""
-        return _among(self.fields, _FIELDS, names)
-
-
-def _among(values: Indexes, numbers: "_Numbers", names: Iterable[str]) -> NDArray[np.bool_]:
-    wanted = np.zeros(len(numbers) + 1, np.bool_)
-    wanted[[numbers[name] for name in names if name in numbers]] = True
-    found: NDArray[np.bool_] = wanted[values]
-    return found
+        return _FIELDS.among(names).take(self.fields)
 
 
 class _Numbers(dict[str | None, int]):
@@ -91,6 +102,7 @@ class _Numbers(dict[str | None, int]):
     def __init__(self, *names: str | None) -> None:
         super().__init__()
         self.names: list[str | None] = []
+        self._tables: dict[tuple[str, ...], NDArray[np.bool_]] = {}
         for name in names:
             self[name]
 
@@ -98,6 +110,15 @@ class _Numbers(dict[str | None, int]):
         value = self[name] = len(self.names)
         self.names.append(name)
         return value
+
+    def among(self, names: tuple[str, ...]) -> NDArray[np.bool_]:
+        """For each number whether its name is one of these; not to be changed."""
+        table = self._tables.get(names)
+        if table is None or len(table) < len(self):
+            table = np.zeros(len(self), np.bool_)
+            table[[self[name] for name in names if name in self]] = True
+            self._tables[names] = table
+        return table
 
 
 _KINDS, _FIELDS = _Numbers(), _Numbers(None)
@@ -110,66 +131,100 @@ def flatten(data: bytes, root: "Node") -> FlatTree:
         data: The text.
         root: Its tree, of ``shardwright.quality.syntax.parse``.
     """
-    rows: list[int] = []  # flat: a tuple per node would keep the garbage collector busy
-    # A grammar's own numbers, because names are slow to ask for; -1 is a comment.
-    kinds: dict[int, int] = {}
-    fields: dict[int | None, int] = {None: 0}
+    kinds, fields, starts, ends, sizes = _nodes(root)
     cursor = root.walk()
-    depth = 0
+    table, comment = np.zeros(kinds.max() + 1, np.int64), np.zeros(kinds.max() + 1, np.bool_)
+    for own, place in _firsts(kinds):
+        cursor.goto_descendant(place)
+        assert cursor.node is not None
+        name = cursor.node.type
+        table[own], comment[own] = _KINDS[name], name in _COMMENTS
+    names = np.zeros(fields.max() + 1, np.int64)
+    for own, place in _firsts(fields):
+        cursor.goto_descendant(place)
+        names[own] = _FIELDS[cursor.field_name]
+    comments = np.flatnonzero(comment[kinds])
+    kept = _outside(comments, sizes)
+    before = np.append(0, np.cumsum(kept))
+    left = np.arange(len(kinds))[kept]
+    sizes = before[left + sizes[left]] - before[left]
+    parents, elders, siblings = _relatives(sizes)
+    return FlatTree(
+        data,
+        table[kinds[left]],
+        names[fields[left]],
+        starts[left],
+        ends[left],
+        parents,
+        elders,
+        sizes,
+        siblings,
+        np.stack([starts[comments], ends[comments]], axis=1),
+    )
+
+
+def _nodes(root: "Node") -> list[Indexes]:
+    """Kind, field, start, end and size of each node; the numbers are the grammar's own.
+
+    This loop is most of the work: it asks for nothing twice, for no name, and keeps no object.
+    """
+    count = root.descendant_count
+    columns = [memoryview(bytearray(8 * count)).cast("q") for _ in range(5)]
+    kinds, fields, starts, ends, sizes = columns
+    cursor = root.walk()
+    down, right, up = cursor.goto_first_child, cursor.goto_next_sibling, cursor.goto_parent
+    place = 0
     while True:
-        node = cursor.node
-        assert node is not None
-        kind = kinds.get(node.kind_id)
-        if kind is None:
-            kind = -1 if node.type in _COMMENTS else _KINDS[node.type]
-            kinds[node.kind_id] = kind
-        if kind >= 0:
-            field = fields.get(cursor.field_id)
-            if field is None:
-                field = fields[cursor.field_id] = _FIELDS[cursor.field_name]
-            rows += (kind, field, node.start_byte, node.end_byte, depth)
-            if cursor.goto_first_child():
-                depth += 1
-                continue
-        while not cursor.goto_next_sibling():
-            if not cursor.goto_parent():
-                return _linked(data, rows)
-            depth -= 1
+        node: Any = cursor.node
+        kinds[place] = node.kind_id
+        starts[place] = node.start_byte
+        ends[place] = node.end_byte
+        sizes[place] = size = node.descendant_count
+        field = cursor.field_id
+        if field is not None:
+            fields[place] = field
+        place += 1
+        if size > 1:
+            down()
+            continue
+        while not right():
+            if not up():
+                return [np.asarray(column) for column in columns]
 
 
-def _linked(data: bytes, rows: list[int]) -> FlatTree:
-    kinds, fields, starts, ends, depths = np.array(rows, np.int64).reshape(-1, 5).T.copy()
-    count = len(kinds)
-    # A node's parent is the last one before it that is a level higher. Sorted by level and place,
-    # these are neighbours of where the node would stand a level higher.
-    keys = np.sort(depths * count + np.arange(count))
-    above = (depths - 1) * count + np.arange(count)
-    parents = np.where(depths > 0, keys[np.searchsorted(keys, above) - 1] % count, 0)
-    # The next node that is no deeper ends the subtree: the next of the level, or its parent's end.
-    order = np.argsort(parents[1:], kind="stable") + 1
-    elders = np.full(count, -1, np.int64)
-    same = parents[order[1:]] == parents[order[:-1]]
-    elders[order[1:][same]] = order[:-1][same]
-    sizes = _sizes(depths, parents, elders)
-    return FlatTree(data, kinds, fields, starts, ends, parents, elders, sizes)
+def _firsts(numbers: Indexes) -> list[tuple[int, int]]:
+    """Each number that occurs, and the first place of it."""
+    firsts = np.full(numbers.max() + 1, -1, np.int64)
+    firsts[numbers[::-1]] = np.arange(len(numbers))[::-1]
+    return [(number, place) for number, place in enumerate(firsts.tolist()) if place >= 0]
 
 
-def _sizes(depths: Indexes, parents: Indexes, elders: Indexes) -> Indexes:
-    """Nodes of each subtree: it ends at the next sibling, or where its parent's ends."""
-    count = len(depths)
-    stops = np.full(count, count, np.int64)
-    with_elder = np.flatnonzero(elders >= 0)
-    stops[elders[with_elder]] = with_elder
-    last = np.ones(count, np.bool_)
-    last[elders[with_elder]] = False
-    last[0] = False
-    lasts = np.flatnonzero(last)
-    lasts = lasts[np.argsort(depths[lasts], kind="stable")]
-    bounds = np.flatnonzero(np.diff(depths[lasts], prepend=-1)).tolist()
-    for low, high in pairwise([*bounds, len(lasts)]):
-        level = lasts[low:high]
-        stops[level] = stops[parents[level]]
-    return stops - np.arange(count)
+def _outside(roots: Indexes, sizes: Indexes) -> NDArray[np.bool_]:
+    """Whether nodes stand outside of these subtrees."""
+    count = len(sizes) + 1
+    opened = np.bincount(roots, minlength=count)
+    closed = np.bincount(roots + sizes[roots], minlength=count)
+    outside: NDArray[np.bool_] = np.cumsum(opened - closed)[:-1] == 0
+    return outside
+
+
+def _relatives(sizes: Indexes) -> tuple[Indexes, Indexes, Indexes]:
+    """Parents, elder siblings, and nodes sorted as siblings, from the sizes of subtrees."""
+    count = len(sizes)
+    places = np.arange(count)
+    # The elder ends where its sibling begins, and so do its last child, and that one's last child;
+    # of them the elder is the first.
+    stops = places + sizes
+    elders = np.full(count + 1, -1, np.int64)
+    elders[stops[::-1]] = places[::-1]
+    elders = elders[:count]
+    depths = places - np.cumsum(np.bincount(stops, minlength=count + 1))[:count]
+    # Siblings are neighbours of one level. Short integers are sorted in linear time.
+    order = np.argsort(depths.astype(np.min_scalar_type(depths.max())), kind="stable")
+    opens = elders[order] < 0
+    parents = np.empty(count, np.int64)
+    parents[order] = np.maximum(order[opens] - 1, 0)[np.cumsum(opens) - 1]
+    return parents, elders, order[1:]
 
 
 @dataclass(frozen=True)
@@ -198,8 +253,7 @@ def label(tree: FlatTree, common: Hashes) -> Labels:
     """
     kinds = _kind_hashes()[tree.kinds]
     leaves = np.flatnonzero(tree.sizes == 1)
-    spans = zip(tree.starts[leaves].tolist(), tree.ends[leaves].tolist(), strict=True)
-    stream = tokens.hash_tokens([tree.data[start:end] for start, end in spans])
+    stream = tokens.hash_tokens(tree.texts(leaves))
     words, plain = kinds.copy(), kinds.copy()
     words[leaves] = mix64(kinds[leaves] + stream)
     plain[leaves] = mix64(kinds[leaves] + tokens.abstract(stream, common))
@@ -229,7 +283,7 @@ def tree_events(tree: FlatTree, labels: Labels) -> tuple[ngrams.Events, NDArray[
     children = np.arange(1, count)
     # Elder siblings as a set: the sum of their labels.
     sums = np.zeros(count, np.uint64)
-    order = np.argsort(tree.parents[1:], kind="stable") + 1
+    order = tree.siblings
     running = np.cumsum(mix64(labels.plain[order]), dtype=np.uint64)
     before = np.concatenate([np.zeros(1, np.uint64), running[:-1]])[: len(order)]
     opens = tree.elders[order] < 0
@@ -254,10 +308,12 @@ def tree_events(tree: FlatTree, labels: Labels) -> tuple[ngrams.Events, NDArray[
 
 
 def _kind_hashes() -> Hashes:
-    if len(_HASHES) < len(_KINDS):
-        for name in _KINDS.names[len(_HASHES) :]:
-            _HASHES.append(tokens.hash_text((name or "").encode()))
-    return np.array(_HASHES, np.uint64)
+    """Hashes of the names of all kinds so far."""
+    hashes = _HASHES[-1]
+    if len(hashes) < len(_KINDS):
+        more = [tokens.hash_text((name or "").encode()) for name in _KINDS.names[len(hashes) :]]
+        _HASHES[-1] = hashes = np.append(hashes, np.array(more, np.uint64))
+    return hashes
 
 
-_HASHES: list[int] = []
+_HASHES: list[Hashes] = [np.zeros(0, np.uint64)]

@@ -17,7 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardwright.quality import syntax
-from shardwright.quality.views import choices, lint, ngrams, summaries, tokens, trees
+from shardwright.quality.views import (
+    choices,
+    lint,
+    ngrams,
+    parsed,
+    summaries,
+    tokens,
+    trees,
+)
 
 Value: TypeAlias = float | None
 File: TypeAlias = tuple[str, bytes, str | None]
@@ -83,6 +91,11 @@ class Views:
             A value for each of ``names``; None where a view does not apply: no grammar or no model
             for the language, no such place in the file.
         """
+        return self.judge(parsed.read(data, language), fold)
+
+    def judge(self, text: parsed.Parsed, fold: int) -> dict[str, Value]:
+        """Measures a text that has been parsed; see ``measure``."""
+        data, language, tree = text.data, text.language, text.tree
         values: dict[str, Value] = dict.fromkeys(_NAMES)
         models = self.models.get((language or "", fold))
         if models is not None:
@@ -94,11 +107,9 @@ class Views:
                 for name, value in summaries.by_class(stream, bits).items():
                     values[f"cloze_{name}"] = value
         values["repeated_lines"] = summaries.repeated_lines(data)
-        root = syntax.parse(data, language)
-        if root is None:
+        if tree is None:
             return values
-        values["syntax_errors"] = syntax.count_errors(root) / max(len(data), 1)
-        tree = trees.flatten(data, root)
+        values["syntax_errors"] = text.errors / max(len(data), 1)
         for name, value in lint.lint(tree, language).items():
             if name in lint.NAMES:
                 values[f"lint_{name}"] = value
