@@ -1,19 +1,17 @@
 """Planted damage: which methods find it? ``python benchmarks/pruning.py [--half judge]``.
 
-A tenth of a corpus of real files is damaged, each file in one way. Every method scores all files.
-Detectors that are calibrated on damage are judged on families of damage that were left out of their
-calibration: the families are dealt into folds, and the files of a fold are judged by detectors that
-were calibrated on all other families. Trials differ by seed in which files are damaged and how.
+A tenth of a corpus of real files is damaged, each file in one way, and every method scores all
+files, as ``shardwright evaluate`` does it on a corpus of one's own; see
+``shardwright/quality/trials.py``. Trials differ by seed in which files are damaged and how.
 
 Trials are written into ``.cache/pruning`` and not run again; the table is made of all of them.
 """
 
 import argparse
 import os
-import random
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -22,54 +20,27 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
-import pyarrow as pa
 from pruning_corpus import File, corpus_sha256, read_corpus
 
 from shardwright.embeddings.encoder import load_encoder
-from shardwright.embeddings.kmeans import KMeans
-from shardwright.pipelines.damage import EXTRA, REFERENCE, with_extra
-from shardwright.quality import observations
-from shardwright.quality.corruptions import corrupt_text, corruptions
-from shardwright.quality.damage import fit_damage
-from shardwright.quality.evaluation import Estimate, area, recall
-from shardwright.quality.probe import Vectors, fit_probe
-from shardwright.quality.pruning.d4 import d4_score
-from shardwright.quality.pruning.density import density_score
-from shardwright.quality.pruning.prototypes import ssl_prototypes_score
-from shardwright.quality.pruning.scip import scip
-from shardwright.quality.pruning.semdedup import semdedup_score
-from shardwright.quality.pruning.simple import random_score
+from shardwright.quality import observations, trials
+from shardwright.quality.evaluation import Estimate
+from shardwright.quality.probe import Vectors
+from shardwright.quality.pruning import classifier
+from shardwright.quality.trials import Looked, Trial
+from shardwright.quality.trials_scores import CALIBRATED as DETECTORS
+from shardwright.quality.trials_scores import PLAIN, Rules, score
+from shardwright.quality.trials_summary import ALL, summarise, worst
 from shardwright.quality.views import Views, fit
 from shardwright.quality.windows import text_windows
 
 ROOT = Path(__file__).parents[1]
-FRACTION = 0.2
+RULES = Rules(fraction=0.2, k=100)
 FOLDS = 4
-K = 100
-DOCUMENTS, COPIES, FITTED, DOSE = 600, 3, 3000, 0.5
-PLAIN = (
-    *("scip", "small_clusters", "far", "ssl_prototypes", "semdedup", "d4", "density"),
-    *("length", "perplexity", "random"),
-)
-CALIBRATED = ("scip_probe", "damage")
-KINDS = corruptions("code")
-FAMILIES = {name: kind.family for name, kind in KINDS.items()}
-
-
-def damaged(
-    data: bytes, language: str, key: str, count: int, dose: float
-) -> list[tuple[str, bytes]]:
-    """Up to ``count`` damaged copies, of kinds drawn by ``key``."""
-    names = list(KINDS)
-    random.Random(key).shuffle(names)
-    copies: list[tuple[str, bytes]] = []
-    for name in names:
-        changed = corrupt_text(name, data, language, random.Random(key).getrandbits(32), dose)
-        if changed is not None:
-            copies.append((name, changed))
-        if len(copies) == count:
-            break
-    return copies
+FITTED = 3000
+FAMILIES = trials.families_of("code")
+FOLD_OF = trials.deal(FAMILIES.values(), FOLDS)
+CALIBRATED = (*DETECTORS, "classifier")
 
 
 class Worker:
@@ -123,233 +94,93 @@ def look_at(model: str, models: bytes, files: Sequence[tuple[bytes, str, str]]) 
 
 def plant(corpus: Sequence[File], seed: int, share: float) -> tuple[list[str], list[bytes]]:
     """Damages a share of the files: the kind of damage of each, empty for none, and contents."""
-    chosen = random.Random(f"trial {seed}").sample(range(len(corpus)), round(share * len(corpus)))
-    kinds, contents = [""] * len(corpus), [file.data for file in corpus]
-    for i in chosen:
-        key = f"{seed} {corpus[i].name}"
-        for copy in damaged(corpus[i].data, corpus[i].language, key, 1, DOSE):
-            kinds[i], contents[i] = copy
-    return kinds, contents
+    trial = Trial("code", len(corpus), seed, share)
+    planted = [trial.plant(i, f.name, f.data, f.language) for i, f in enumerate(corpus)]
+    return [kind for kind, _ in planted], [content for _, content in planted]
 
 
-def run_trial(corpus: list[File], seed: int, share: float, model: str) -> dict[str, Any]:
+def run_trial(
+    corpus: list[File], seed: int, share: float, model: str, documents: int = 600
+) -> dict[str, Any]:
     """Damages a share of the corpus and scores every file by every method."""
+    trial = Trial("code", len(corpus), seed, share, documents=documents)
     kinds, contents = plant(corpus, seed, share)
-    languages = [file.language for file in corpus]
-    keys = [file.name for file in corpus]
-    rows = list(zip(contents, languages, keys, strict=True))
-    order = list(range(len(corpus)))
-    random.Random(f"order {seed}").shuffle(order)
+    rows = [(data, file.language, file.name) for data, file in zip(contents, corpus, strict=True)]
     began = time.time()
-    models = fit([(rows[i][2], rows[i][0], rows[i][1]) for i in order[:FITTED]])
+    models = fit([(rows[i][2], rows[i][0], rows[i][1]) for i in trial.order[:FITTED]])
     path = Path(f"/tmp/models-{os.getpid()}.npz")
     models.save(path)
     packed = path.read_bytes()
     path.unlink()
     print(f"  models {time.time() - began:.0f} s", flush=True)
-    study: list[tuple[bytes, str, str]] = []
-    sources, taught = [], []
-    for number, i in enumerate(order[:DOCUMENTS]):
-        study.append(rows[i])
-        sources.append(number)
-        taught.append("")
-        if number % REFERENCE:
-            key = f"study {seed} {corpus[i].name}"
-            for kind, changed in damaged(rows[i][0], languages[i], key, COPIES, DOSE):
-                study.append((changed, languages[i], keys[i]))
-                sources.append(number)
-                taught.append(kind)
+    copies, sources, taught = [], [], []
+    for i, (data, language, name) in enumerate(rows):
+        for kind, changed in trial.teach(i, name, data, language):
+            copies.append((changed, language, name))
+            sources.append(i)
+            taught.append(kind)
     print(f"  study {time.time() - began:.0f} s", flush=True)
-    vectors, values = look_at(model, packed, rows)
-    study_vectors, study_values = look_at(model, packed, study)
+    vectors, values = look_at(model, packed, rows + copies)
     print(f"  looked {time.time() - began:.0f} s", flush=True)
-    scores, cluster, distance, centroids = plain_scores(
-        vectors, values, [file.name for file in corpus], [len(data) for data in contents]
-    )
-    sizes = np.bincount(cluster, minlength=len(centroids))
-    study_cluster, study_distance = KMeans(len(centroids)).assign(
-        study_vectors.documents, centroids
-    )
-    calibrated = calibrate(
-        Looked(vectors, values, languages, sizes[cluster], distance, list(map(len, contents))),
-        Looked(
-            study_vectors,
-            study_values,
-            [language for _, language, _ in study],
-            np.maximum(sizes[study_cluster], 1),
-            study_distance,
-            [len(data) for data, _, _ in study],
-        ),
+    names = [file.name for file in corpus]
+    looked = Looked(
+        [f"{place:032x}" for place in np.argsort(np.argsort(names))],
+        np.array(kinds),
+        np.array([len(data) for data in contents]),
         np.array(sources),
         np.array(taught),
+        vectors,
+        values,
+        [language for _, language, _ in rows + copies],
+        np.array([len(data) for data, _, _ in rows + copies]),
     )
+    scores = score(trial, looked, RULES, FOLDS, (*PLAIN, *DETECTORS))
+    texts = [data.decode() for data, _, _ in rows + copies]
+    scores["classifier"] = classified(trial, looked, texts)
     print(f"  scored {time.time() - began:.0f} s", flush=True)
-    return {"kinds": np.array(kinds), **scores, **calibrated, "values": values}
+    return {"kinds": looked.kinds, **scores, "values": values[: len(corpus)]}
 
 
-def plain_scores(
-    vectors: Vectors, values: Any, names: list[str], lengths: list[int]
-) -> tuple[dict[str, Any], Any, Any, Any]:
-    """Scores of the methods that are not calibrated; clusters, distances and centroids."""
-    ids = [f"{place:032x}" for place in np.argsort(np.argsort(names))]
-    found = KMeans(K, seed=0).fit(vectors.documents)
-    cluster, distance = found.labels, found.distances
-    columns = {"record_id": ids, "cluster": cluster.astype(np.int32), "distance": distance}
-    table = pa.table(columns)
-
-    def by_scip(alpha: float) -> Any:
-        ranked = scip(table, FRACTION, alpha).sort_by("record_id")
-        order = np.argsort(ids)
-        scores = np.empty(len(ids))
-        scores[order] = ranked.column("scip").to_numpy()
-        return scores
-
-    cloze = values[
-        :, [view.name for view in observations.views("code")].index(observations.SURPRISE)
-    ]
-    return (
-        {
-            "scip": by_scip(0.8),
-            "small_clusters": by_scip(1.0),
-            "far": -distance,
-            "ssl_prototypes": ssl_prototypes_score(ids, cluster, distance, FRACTION),
-            "semdedup": semdedup_score(ids, vectors.documents, cluster, distance),
-            "d4": d4_score(ids, vectors.documents, cluster, distance, FRACTION, KMeans(K).fit),
-            "density": density_score(ids, cluster, distance, found.centroids, FRACTION),
-            "length": np.array(lengths, np.float64),
-            "perplexity": -np.where(np.isnan(cloze), np.nanmedian(cloze), cloze),
-            "random": random_score(ids),
-        },
-        cluster,
-        distance,
-        found.centroids,
-    )
-
-
-class Looked:
-    """What is known of some texts."""
-
-    def __init__(
-        self,
-        vectors: Vectors,
-        values: Any,
-        languages: list[str],
-        sizes: Any,
-        distances: Any,
-        lengths: list[int],
-    ) -> None:
-        self.vectors, self.values, self.languages = vectors, values, languages
-        self.sizes, self.distances, self.lengths = sizes, distances, np.array(lengths)
-
-    def with_probe(self, probed: Any) -> Any:
-        """All views of ``damage``."""
-        return with_extra(self.values, probed, self.sizes, self.distances, self.lengths)
+def classified(trial: Trial, looked: Looked, texts: Sequence[str]) -> Any:
+    """Scores [n, folds] of ``classifier``: records that teach are good, damaged copies bad."""
+    rows, _, kinds = trials.study_rows(trial, looked)
+    bags, vectors = classifier.bags(texts), looked.vectors.documents
+    ours = np.arange(len(looked.ids))
+    scores = []
+    for fold in range(FOLDS):
+        taught = np.array([not kind or fold_of(FAMILIES[kind]) != fold for kind in kinds])
+        some = rows[taught]
+        good = kinds[taught] == ""
+        learned = classifier.fit([texts[row] for row in some], vectors[some], good)
+        words = bags[ours] @ learned.words + learned.words_bias
+        scores.append((words + vectors[ours] @ learned.weights + learned.bias) / 2)
+    return np.stack(scores, axis=1)
 
 
 def fold_of(family: str) -> int:
     """The fold in which a family is held out."""
-    return sorted(set(FAMILIES.values())).index(family) % FOLDS
+    return FOLD_OF[family]
 
 
-def calibrate(corpus: Looked, study: Looked, sources: Any, taught: Any) -> dict[str, Any]:
-    """Scores [n, folds] of the calibrated methods, each fold's without its families."""
-    clean = np.flatnonzero(taught == "")
-    plain = sources[clean] % REFERENCE == 0
-    pairs = clean[~plain]
-    place = np.full(len(clean), -1)
-    place[np.flatnonzero(~plain)] = np.arange(len(pairs))
-    draw = np.random.default_rng(1).permutation(len(corpus.languages))[:4096]
-    names = [view.name for view in observations.views("code")] + list(EXTRA)
-    odd = [view.odd for view in observations.views("code")] + [n == "length" for n in EXTRA]
-    scores: dict[str, list[Any]] = {name: [] for name in CALIBRATED}
-    for fold in range(FOLDS):
-        bad = np.flatnonzero([t != "" and fold_of(FAMILIES[t]) != fold for t in taught])
-        families = [FAMILIES[taught[i]] for i in bad]
-        probe = fit_probe(
-            corpus.vectors.documents[draw],
-            study.vectors.take(clean[plain]).windows,
-            study.vectors.take(pairs),
-            study.vectors.take(bad),
-            place[sources[bad]],
-            families,
-        )
-        full = study.with_probe(probe.judge(study.vectors))
-        languages = np.array(study.languages, dtype=object)
-        damage = fit_damage(
-            names,
-            odd,
-            full[pairs],
-            languages[pairs].tolist(),
-            full[bad],
-            languages[bad].tolist(),
-            families,
-        )
-        probed = probe.judge(corpus.vectors)
-        scores["scip_probe"].append(-probed)
-        scores["damage"].append(-damage.judge(corpus.with_probe(probed), corpus.languages))
-    return {name: np.stack(several, axis=1) for name, several in scores.items()}
-
-
-def estimates(
-    trials: Sequence[dict[str, Any]], method: str, families: Iterable[str] | None
-) -> tuple[Estimate, Estimate]:
-    """Area and recall over trials, for the damage of some families (None: of all).
-
-    Each fold's damaged files are held against all undamaged ones under the fold's scores.
-    """
-    areas, recalls, weights = [], [], []
-    for fold in range(FOLDS):
-        wanted = {f for f in set(FAMILIES.values()) if fold_of(f) == fold}
-        wanted &= wanted if families is None else set(families)
-        scores, bad, files, number = [], [], [], []
-        for trial, found in enumerate(trials):
-            family = np.array([FAMILIES.get(kind, "") for kind in found["kinds"]])
-            column = found[method][:, fold] if method in CALIBRATED else found[method]
-            hit = np.isin(family, sorted(wanted))
-            rows = hit | (family == "")
-            scores.append(column[rows])
-            bad.append(hit[rows])
-            files.append(np.flatnonzero(rows))
-            number.append(np.full(rows.sum(), trial))
-        count = sum(int(b.sum()) for b in bad)
-        if count:
-            joined = [np.concatenate(each) for each in (scores, bad, files, number)]
-            areas.append(area(*joined[:3]))
-            recalls.append(recall(joined[0], joined[1], joined[2], joined[3], FRACTION))
-            weights.append(count)
-    size = len(trials[0]["kinds"])
-    return _mean(areas, weights, size), _mean(recalls, weights, size)
-
-
-def _mean(several: list[Estimate], weights: list[int], size: int) -> Estimate:
-    share = np.array(weights) / sum(weights)
-    influence = np.zeros(size)
-    for part, one in zip(share, several, strict=True):
-        influence[: len(one.influence)] += part * one.influence
-    return Estimate(float(sum(p * o.value for p, o in zip(share, several, strict=True))), influence)
-
-
-def report(trials: Sequence[dict[str, Any]]) -> None:
+def report(found: Sequence[dict[str, Any]]) -> None:
     """Prints the tables."""
     print(
         "\n| method | ROC-AUC, pooled | worst family | recall in the pruned 20% |"
         "\n|---|---|---|---|"
     )
-    families = sorted(set(FAMILIES.values()))
-    table = {}
+    rows = summarise(found, (*PLAIN, *CALIBRATED), FAMILIES, FOLD_OF, RULES.fraction)
+    table = {(row.method, row.family): row for row in rows}
     for method in (*PLAIN, *CALIBRATED):
-        pooled, found = estimates(trials, method, None)
-        each = {family: estimates(trials, method, [family])[0] for family in families}
-        table[method] = each
-        worst = min(each, key=lambda family: each[family].value)
+        pooled, least = table[method, ALL], worst(rows, method)
         print(
-            f"| `{method}` | {shown(pooled)} | {each[worst].value:.3f} {worst} | {shown(found)} |",
+            f"| `{method}` | {shown(pooled.area)} | {least.area.value:.3f} {least.family} | "
+            f"{shown(pooled.recall)} |",
             flush=True,
         )
-    shown_methods = ("scip", "far", "perplexity", *CALIBRATED)
-    print(f"\n| family | {' | '.join(shown_methods)} |\n|---|{'---|' * len(shown_methods)}")
-    for family in families:
-        cells = " | ".join(shown(table[method][family]) for method in shown_methods)
+    methods = ("scip", "far", "perplexity", *CALIBRATED)
+    print(f"\n| family | {' | '.join(methods)} |\n|---|{'---|' * len(methods)}")
+    for family in sorted({row.family for row in rows} - {ALL}):
+        cells = " | ".join(shown(table[method, family].area) for method in methods)
         print(f"| {family} | {cells} |")
 
 
@@ -366,6 +197,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--share", type=float, default=0.1)
     parser.add_argument("--model", default="builtin:hashing")
+    parser.add_argument("--documents", type=int, default=600, help="that teach by damaged copies")
     parser.add_argument("--cache", type=Path, default=ROOT / ".cache" / "pruning")
     given = parser.parse_args()
     corpus = read_corpus(given.half, given.files)
@@ -377,7 +209,7 @@ def main() -> None:
         f"commit {commit}, {time.strftime('%Y-%m-%d')}; corpus {name[:16]}, {len(corpus):,} files"
     )
     given.cache.mkdir(parents=True, exist_ok=True)
-    trials = []
+    found = []
     for seed in range(given.seeds):
         stem = (
             f"{name[:16]}-{given.model.rsplit('/', 1)[-1].replace(':', '-')}-{given.share}-{seed}"
@@ -386,10 +218,10 @@ def main() -> None:
         if not path.exists():
             print(f"trial {seed}", flush=True)
             staged = path.with_suffix(".staged.npz")
-            np.savez(staged, **run_trial(corpus, seed, given.share, given.model))
+            np.savez(staged, **run_trial(corpus, seed, given.share, given.model, given.documents))
             staged.rename(path)
-        trials.append(dict(np.load(path)))
-    report(trials)
+        found.append(dict(np.load(path)))
+    report(found)
 
 
 if __name__ == "__main__":

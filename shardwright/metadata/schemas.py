@@ -191,6 +191,39 @@ SCORE_EXPLANATIONS = pa.schema(
     ]
 )
 
+EVALUATION = pa.schema(
+    [
+        pa.field("method", pa.string(), nullable=False),
+        pa.field("family", pa.string(), nullable=False),
+        pa.field("area", pa.float64(), nullable=False),
+        pa.field("area_low", pa.float64()),
+        pa.field("area_high", pa.float64()),
+        pa.field("recall", pa.float64(), nullable=False),
+        pa.field("recall_low", pa.float64()),
+        pa.field("recall_high", pa.float64()),
+        pa.field("damaged", pa.int64(), nullable=False),
+        pa.field("trials", pa.int64(), nullable=False),
+    ]
+)
+
+SIDE_EFFECTS = pa.schema(
+    [
+        pa.field("method", pa.string(), nullable=False),
+        pa.field("grouping", pa.string(), nullable=False),
+        pa.field("group", pa.string(), nullable=False),
+        pa.field("records", pa.int64(), nullable=False),
+        pa.field("pruned", pa.int64(), nullable=False),
+        pa.field("share", pa.float64(), nullable=False),
+    ]
+)
+
+STABILITY = pa.schema(
+    [
+        pa.field("method", pa.string(), nullable=False),
+        pa.field("overlap", pa.float64(), nullable=False),
+    ]
+)
+
 DECISIONS = pa.schema(
     [
         _ID,

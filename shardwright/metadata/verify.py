@@ -154,7 +154,8 @@ _CHECKS = (
         _unique(name)
         for name in (
             *("records", "lookup", "filter_scores", "signatures", "embeddings", "clusters"),
-            *("similarities", "scores", "score_explanations", "decisions", "shards", "curated"),
+            *("similarities", "classified", "scores", "score_explanations"),
+            *("decisions", "shards", "curated"),
         )
     ),
     _unique("duplicates", "record_id, kind"),
@@ -173,6 +174,7 @@ _CHECKS = (
                 "semantic_duplicates",
                 "clusters",
                 "similarities",
+                "classified",
                 "scores",
                 "score_explanations",
                 "decisions",
@@ -232,6 +234,20 @@ _CHECKS = (
         ("centroids",),
         "clusters without a centroid",
         "SELECT record_id FROM clusters ANTI JOIN centroids USING (cluster)",
+    ),
+    _Check(
+        "side_effects",
+        ("scores",),
+        "groupings that do not add up to the scored records",
+        "SELECT method || ' ' || grouping AS record_id FROM side_effects GROUP BY method, grouping "
+        "HAVING sum(records) <> (SELECT count(*) FROM scores)",
+    ),
+    _Check(
+        "evaluation",
+        (),
+        "more than one row of a method and family",
+        "SELECT method || ' ' || family AS record_id FROM evaluation GROUP BY method, family "
+        "HAVING count(*) > 1",
     ),
     _Check(
         "embeddings",

@@ -23,19 +23,21 @@ app = typer.Typer(
 )
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a curation.")]
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")]
+Output = Annotated[str, typer.Option(help="Folder for tables, shards and metadata.")]
+Input = Annotated[str | None, typer.Option("--input", metavar="URI", help="Replaces source.uri.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Changes the recipe.")
+]
 
 
 @app.command()
 def curate(
     context: typer.Context,
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")],
-    output: Annotated[str, typer.Option(help="Folder for tables, shards and metadata.")],
-    source: Annotated[
-        str | None, typer.Option("--input", metavar="URI", help="Replaces source.uri.")
-    ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Changes the recipe.")
-    ] = None,
+    recipe: RecipeFile,
+    output: Output,
+    source: Input = None,
+    overrides: Overrides = None,
     stages: Annotated[
         list[str] | None, typer.Option("--stage", metavar="NAME", help="Runs only these stages.")
     ] = None,
@@ -51,14 +53,11 @@ def curate(
 
     resolved = load_recipe(recipe, overrides or (), source)
     beam_arguments = context.obj or []
-    if not output:
-        raise UserError("--output is empty; name a folder")
-    if "://" in output:
-        raise UserError(f"--output {output}: name a local folder; this version writes to no other")
+    folder = _output_folder(output)
     if dry:
         text = curation.dry_run(
             resolved,
-            Path(output),
+            folder,
             stages=stages or (),
             limit=limit,
             force=force,
@@ -68,7 +67,7 @@ def curate(
         return
     summary = curation.curate(
         resolved,
-        Path(output),
+        folder,
         stages=stages or (),
         limit=limit,
         force=force,
@@ -90,6 +89,40 @@ def curate(
     table.add_row("shards", f"{summary.shards:,}")
     table.add_row("seconds", f"{summary.seconds:,.1f}")
     console.print(table)
+
+
+def _output_folder(output: str) -> Path:
+    if not output:
+        raise UserError("--output is empty; name a folder")
+    if "://" in output:
+        raise UserError(f"--output {output}: name a local folder; this version writes to no other")
+    return Path(output)
+
+
+@app.command()
+def evaluate(
+    context: typer.Context,
+    recipe: RecipeFile,
+    output: Output,
+    source: Input = None,
+    overrides: Overrides = None,
+) -> None:
+    """Curates, and tells how well each method finds damage that is planted into a sample."""
+    from shardwright.metadata.layout import Layout
+    from shardwright.pipelines.curate import curate as run_all
+    from shardwright.pipelines.recipe import load_recipe
+    from shardwright.pipelines.sections import Evaluate
+    from shardwright.pipelines.verdicts import verdicts
+
+    resolved = load_recipe(recipe, overrides or (), source)
+    if resolved.evaluate is None:
+        resolved = resolved.model_copy(update={"evaluate": Evaluate()})
+    folder = _output_folder(output)
+    run_all(resolved, folder, beam_arguments=context.obj or [])
+    console = Console()
+    console.print(Text(f"{resolved.name}: {output}"), soft_wrap=True)
+    for table in verdicts(Layout(folder)):
+        console.print(table)
 
 
 @app.command()
@@ -168,7 +201,7 @@ def main() -> None:
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
     arguments = sys.argv[1:]
     beam_arguments: list[str] = []
-    if "--" in arguments and arguments[0] == "curate":
+    if "--" in arguments and arguments[0] in ("curate", "evaluate"):
         at = arguments.index("--")
         arguments, beam_arguments = arguments[:at], arguments[at + 1 :]
     try:

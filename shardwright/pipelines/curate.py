@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -15,7 +14,9 @@ from shardwright.metadata.filelist import read_file_list
 from shardwright.metadata.files import write_whole
 from shardwright.metadata.integrity import lineage_faults
 from shardwright.metadata.layout import Layout
+from shardwright.metadata.manifest import Manifest
 from shardwright.pipelines.execution import check_beam_arguments
+from shardwright.pipelines.labels import check_labels
 from shardwright.pipelines.progress import Reporter, StageMetrics, StageProgress
 from shardwright.pipelines.recipe import Recipe
 from shardwright.pipelines.run import Run, locked
@@ -26,6 +27,7 @@ from shardwright.pipelines.stages.decontaminate import load_items, run_decontami
 from shardwright.pipelines.stages.describe import run_describe
 from shardwright.pipelines.stages.duplicates import check_earlier, run_duplicates
 from shardwright.pipelines.stages.embed import run_embed
+from shardwright.pipelines.stages.evaluate import check_evaluate, run_evaluate
 from shardwright.pipelines.stages.filter import run_filter
 from shardwright.pipelines.stages.index import check_index, run_index
 from shardwright.pipelines.stages.ingest import plan as plan_ingest
@@ -35,10 +37,11 @@ from shardwright.pipelines.stages.score import run_score
 from shardwright.pipelines.stages.semantic import check_semantic, run_semantic
 from shardwright.pipelines.stages.shard import run_shard
 from shardwright.pipelines.stages.study import check_study, run_study
+from shardwright.pipelines.token_budget import budget_lines
 
 _BEAM_STAGES = (
     *("ingest", "filter", "duplicates", "embed", "decontaminate", "semantic"),
-    *("cluster", "study", "score", "shard"),
+    *("cluster", "study", "score", "evaluate", "shard"),
 )
 
 STAGES: dict[str, Callable[[Run, StageProgress], None]] = {
@@ -52,6 +55,7 @@ STAGES: dict[str, Callable[[Run, StageProgress], None]] = {
     "cluster": run_cluster,
     "study": run_study,
     "score": run_score,
+    "evaluate": run_evaluate,
     "prune": run_prune,
     "shard": run_shard,
     "describe": run_describe,
@@ -108,6 +112,8 @@ def curate(
         check_study(recipe)
     if "cluster" in names:
         check_device(recipe)  # and a device
+    if "score" in names:
+        check_labels(run, "ingest" in names)
     with locked(layout.root):
         for name in names:
             with run.reporter.stage(name) as progress:
@@ -143,6 +149,8 @@ def _check(
             raise UserError(f"runner.{name}: no Beam job has this name; there are {known}")
     for arguments in [beam_arguments, *recipe.runner.values()]:
         check_beam_arguments(arguments)
+    if "evaluate" in names:
+        check_evaluate(recipe)
     _check_apart(recipe, output)
     _check_ours(output)
 
@@ -191,16 +199,38 @@ def dry_run(
     names = _chosen(stages)
     _check(recipe, output, names, beam_arguments)
     run = Run(recipe, Layout(output.absolute()), limit=limit, force=force)
+    if "score" in names:
+        check_labels(run, "ingest" in names)
     lines = [yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False).rstrip(), "", "plan:"]
     records = run.layout.manifest("records")
+    listing = _listed(run, records) if "ingest" in names else None
     for name in names:
-        lines.append(f"  {name}: {_plan(run, name, records)}")
-    return "\n".join(lines)
+        if name == "ingest":
+            lines.append(f"  {name}: {listing}")
+        elif records is None:
+            lines.append(f"  {name}: over the records")
+        else:
+            lines.append(f"  {name}: over {records.rows:,} records or fewer")
+    return "\n".join(lines + budget_lines(run, lambda: (listing or _listed(run, records)).bytes))
 
 
-def _plan(run: Run, name: str, records: Any) -> str:
-    if name != "ingest":
-        return "over the records" if records is None else f"over {records.rows:,} records or fewer"
+@dataclass(frozen=True)
+class _Listed:
+    """What the source holds now."""
+
+    inputs: int
+    bytes: int
+    parts: int
+    reused: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.inputs:,} inputs, {self.bytes / 1e6:,.1f} MB, {self.parts} parts, "
+            f"{self.reused} of them reused"
+        )
+
+
+def _listed(run: Run, records: Manifest | None) -> _Listed:
     done = {} if records is None or run.force else {p.key: p.fingerprint for p in records.parts()}
     parts = reused = units = size = 0
     for task in plan_ingest(run):
@@ -208,7 +238,7 @@ def _plan(run: Run, name: str, records: Any) -> str:
         units += len(task.payload["units"])
         size += task.size
         reused += done.get(task.key) == task.fingerprint
-    return f"{units:,} inputs, {size / 1e6:,.1f} MB, {parts} parts, {reused} of them reused"
+    return _Listed(units, size, parts, reused)
 
 
 def summarise(layout: Layout, seconds: float) -> Summary | None:

@@ -4,7 +4,7 @@ import hashlib
 import io
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,27 +15,31 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from shardwright.embeddings.sampling import sample_keys
+from shardwright.metadata.manifest import Manifest
 from shardwright.metadata.schemas import blob, views
-from shardwright.pipelines.alive import live_batches
+from shardwright.pipelines.alive import LivePart, live_batches
 from shardwright.pipelines.clustering import read_centroids, share_cores
 from shardwright.pipelines.encoding import Encoding
 from shardwright.pipelines.jobs import Output
 from shardwright.pipelines.sections import Study
 from shardwright.pipelines.vectors import matrix
 from shardwright.quality import observations
+from shardwright.quality.calibrate import Observed, judge
+from shardwright.quality.calibrate_copies import damaged_copies, extent, plain_copy
 from shardwright.quality.windows import image_windows, text_windows
 
 if TYPE_CHECKING:
     from shardwright.quality.detectors import Detectors
     from shardwright.quality.probe import Vectors
+    from shardwright.quality.trials import Trial
     from shardwright.quality.views import Views
 
-REFERENCE = 4
-"""Of the study's records every fourth stays as it is, to tell what windows are like."""
-EXTRA = ("scip_probe", "rare", "far", "length")
-"""Views of ``damage`` beside those of ``observations``: the probe, the cluster, and the length."""
 _ROWS = 256
-_LONGEST = 1024
+CHUNK = 16
+"""Records of a sample that a task damages."""
+SLOWNESS = 4000
+"""A byte takes them about so many times as long as in a stage that only reads and writes."""
 
 
 @dataclass(frozen=True)
@@ -69,51 +73,79 @@ class CorruptChunk:
         first = payload["first"]
         kinds, sources, contents = [], [], []
         for place, row in enumerate(rows, first):
-            for kind, content in self._variants(row, damage=place % REFERENCE != 0):
+            for kind, content in self._variants(row):
                 kinds.append(kind)
                 sources.append(place)
                 contents.append(content)
         owners = [rows[source - first] for source in sources]
-        vectors = embed(self.encoding, contents)
-        values = observe(self.encoding.modality, contents, owners, self.fitted)
-        path = output.file(".npz")
-        buffer = io.BytesIO()
-        np.savez(
-            buffer,
-            kinds=np.array(kinds),
-            sources=np.array(sources),
-            ids=np.array([owner["record_id"] for owner in owners]),
-            languages=np.array([owner["language"] or "" for owner in owners]),
-            lengths=np.array([len(content) for content in contents]),
-            documents=vectors.documents,
-            windows=vectors.windows,
-            starts=vectors.starts,
-            values=values,
-        )
-        path.write_bytes(buffer.getvalue())
-        output.result = {"file": path.name}
+        columns = {"kinds": np.array(kinds), "sources": np.array(sources)}
+        leave(self.encoding, self.fitted, contents, owners, output, columns)
 
-    def _variants(self, row: dict[str, Any], damage: bool) -> list[tuple[str, bytes]]:
+    def _variants(self, row: dict[str, Any]) -> list[tuple[str, bytes]]:
         """The record itself, and copies damaged in ways that its id and the seed choose."""
-        from shardwright.quality.corruptions import corruptions
-
         modality = self.encoding.modality
-        content = row["content"] if modality == "code" else _plain(row["content"])
-        variants = [("", content)]
+        content = plain_copy(modality, row["content"])
         digest = hashlib.sha256(f"{self.settings.seed} {row['record_id']}".encode()).digest()
-        names = [
-            kind.name
-            for kind in corruptions(modality).values()
-            if kind.family not in self.settings.without
-        ]
-        random.Random(digest).shuffle(names)
-        for name in names if damage else ():
-            damaged = _damaged(modality, name, content, row["language"], self.settings)
-            if damaged is not None:
-                variants.append((name, damaged))
-            if len(variants) > self.settings.copies:
-                break
-        return variants
+        copies = damaged_copies(
+            modality,
+            content,
+            row["language"],
+            random.Random(digest),
+            self.settings.seed,
+            count=self.settings.copies,
+            dose=self.settings.dose,
+            without=self.settings.without,
+        )
+        return [("", content), *copies]
+
+
+@dataclass(frozen=True)
+class TrialChunk:
+    """Plants damage in some records, and embeds and observes them, and copies that teach.
+
+    Attributes:
+        encoding: How vectors are made.
+        trial: What is damaged, and what teaches.
+        sample: File of the sampled records, a row group for each task.
+        models: File of the models of the trial's texts; None for pictures.
+    """
+
+    encoding: Encoding
+    trial: "Trial"
+    sample: Path
+    models: Path | None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "fitted"}
+
+    @cached_property
+    def fitted(self) -> "Views | None":
+        """The models, read once in a worker."""
+        return read_models(self.models)
+
+    def __call__(self, payload: dict[str, Any], output: Output) -> None:
+        """Reads row group ``payload["group"]``."""
+        with pq.ParquetFile(self.sample) as file:
+            rows = file.read_row_group(payload["group"]).to_pylist()
+        first = payload["first"]
+        planted, kinds, sources, contents = [], [], [], []
+        for record, row in enumerate(rows, first):
+            drawn = record, row["record_id"]
+            plain = plain_copy(self.encoding.modality, row["content"])
+            damage, content = self.trial.plant(*drawn, plain, row["language"])
+            copies = self.trial.teach(*drawn, content, row["language"])
+            planted += [damage] * (1 + len(copies))
+            sources += [record] * (1 + len(copies))
+            kinds += ["", *(kind for kind, _ in copies)]
+            contents += [content, *(copy for _, copy in copies)]
+        columns = {
+            "planted": np.array(planted),
+            "kinds": np.array(kinds),
+            "sources": np.array(sources),
+            "extents": np.array([extent(self.encoding.modality, c) for c in contents]),
+        }
+        owners = [rows[source - first] for source in sources]
+        leave(self.encoding, self.fitted, contents, owners, output, columns)
 
 
 @dataclass(frozen=True)
@@ -173,8 +205,7 @@ class JudgePart:
             done += len(rows)
             vectors = embed(self.encoding, contents, documents[here])
             values = observe(modality, contents, rows, self.fitted)
-            probed, judged, spoke = judge(
-                self.calibrated,
+            seen = Observed(
                 vectors,
                 values,
                 [row["language"] for row in rows],
@@ -182,6 +213,7 @@ class JudgePart:
                 distance[here],
                 np.array([len(content) for content in contents]),
             )
+            probed, judged, spoke = judge(self.calibrated, seen)
             measured = [pa.array(column, pa.float64(), from_pandas=True) for column in values.T]
             output.write(
                 "views",
@@ -198,36 +230,83 @@ class JudgePart:
             )
 
 
-def judge(
-    detectors: "Detectors",
-    vectors: "Vectors",
-    values: npt.NDArray[np.float64],
-    languages: Sequence[str | None],
-    sizes: npt.NDArray[np.int64],
-    distances: npt.NDArray[np.float64],
-    lengths: npt.NDArray[np.int64],
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], list[str | None]]:
-    """Log odds of the probe and of ``damage``, and the view that says most for damage."""
-    probed = detectors.probe.judge(vectors)
-    full = with_extra(values, probed, sizes, distances, lengths)
-    added = detectors.damage.contributions(full, languages)
-    judged = added.sum(axis=1) + detectors.damage.bias
-    most = added.argmax(axis=1)
-    names = detectors.damage.names
-    spoke = [names[j] if added[i, j] > 0 else None for i, j in enumerate(most)]
-    return probed, judged, spoke
+def leave(
+    encoding: Encoding,
+    models: "Views | None",
+    contents: Sequence[bytes],
+    owners: Sequence[dict[str, Any]],
+    output: Output,
+    columns: Mapping[str, npt.NDArray[Any]],
+) -> None:
+    """Embeds and observes contents and leaves what was seen as a file, beside further columns."""
+    vectors = embed(encoding, contents)
+    values = observe(encoding.modality, contents, owners, models)
+    path = output.file(".npz")
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        **dict(columns),
+        ids=np.array([owner["record_id"] for owner in owners]),
+        languages=np.array([owner["language"] or "" for owner in owners]),
+        lengths=np.array([len(content) for content in contents]),
+        documents=vectors.documents,
+        windows=vectors.windows,
+        starts=vectors.starts,
+        values=values,
+    )
+    path.write_bytes(buffer.getvalue())
+    output.result = {"file": path.name}
 
 
-def with_extra(
-    values: npt.NDArray[np.float64],
-    probed: npt.NDArray[np.float64],
-    sizes: npt.NDArray[np.int64],
-    distances: npt.NDArray[np.float64],
-    lengths: npt.NDArray[np.int64],
-) -> npt.NDArray[np.float64]:
-    """The views of ``observations`` and those of ``EXTRA`` side by side."""
-    extra = [probed, -np.log(sizes), distances, np.log1p(lengths)]
-    return np.column_stack([values, *extra])
+def gather(paths: Sequence[Path]) -> dict[str, Any]:
+    """What ``leave`` left in files, one after the other; ``languages`` as a list."""
+    chunks = []
+    shift = 0
+    for path in paths:
+        with np.load(path, allow_pickle=False) as archive:
+            chunk = dict(archive)
+        chunk["starts"] = chunk["starts"] + shift
+        shift += len(chunk["windows"])
+        chunks.append(chunk)
+    joined: dict[str, Any] = {
+        name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]
+    }
+    joined["languages"] = [language or None for language in joined["languages"].tolist()]
+    return joined
+
+
+def write_sample(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Writes sampled records, ``CHUNK`` of them in a row group."""
+    schema = pa.schema(
+        [("record_id", pa.string()), ("content", pa.large_binary()), ("language", pa.string())]
+    )
+    staged = path.with_suffix(".staged")
+    pq.write_table(pa.Table.from_pylist(list(rows), schema), staged, row_group_size=CHUNK)
+    staged.rename(path)
+
+
+def smallest(
+    records: Manifest, live: Sequence[LivePart], size: int, seed: int, modality: str
+) -> list[dict[str, Any]]:
+    """The ``size`` records whose sample keys are smallest, in the order of the keys."""
+    keys = np.empty(0, np.uint64)
+    for part, dropped in live:
+        if part.file is not None:
+            for batch in live_batches(records.folder / part.file, ["record_id"], dropped, 65536):
+                keys = np.concatenate([keys, sample_keys(batch.column("record_id"), seed)])
+                keys = np.partition(keys, size - 1)[:size] if len(keys) > size else keys
+    wanted = set(keys.tolist())
+    columns = ["record_id", blob(modality)]
+    columns += ["language"] if modality == "code" else []
+    found: list[tuple[int, dict[str, Any]]] = []
+    for part, dropped in live:
+        if part.file is not None:
+            for batch in live_batches(records.folder / part.file, columns, dropped, 256):
+                mine = sample_keys(batch.column("record_id"), seed).tolist()
+                hits = [place for place, key in enumerate(mine) if key in wanted]
+                rows = as_rows(batch.take(pa.array(hits, pa.int64())), modality)
+                found += [(mine[place], row) for place, row in zip(hits, rows, strict=True)]
+    return [row for _, row in sorted(found, key=lambda pair: pair[0])]
 
 
 def as_rows(batch: pa.RecordBatch, modality: str) -> list[dict[str, Any]]:
@@ -304,38 +383,3 @@ def assigned(
 
     centres = read_centroids(centroids)
     return KMeans(len(centres), device="cpu").assign(vectors, centres)
-
-
-def _damaged(
-    modality: str, name: str, content: bytes, language: str | None, settings: Study
-) -> bytes | None:
-    from shardwright.quality.corruptions import corrupt_image, corrupt_text
-
-    if modality == "code":
-        damaged: bytes | None = corrupt_text(name, content, language, settings.seed, settings.dose)
-        return damaged
-    pixels = corrupt_image(name, _pixels(content), settings.seed, settings.dose)
-    return None if pixels is None else _encoded(pixels)
-
-
-def _plain(data: bytes) -> bytes:
-    """A picture as its damaged copies come: small, and without a trace of how it was encoded."""
-    from shardwright.embeddings.pixels import decode_rgb
-
-    image = decode_rgb(data)
-    image.thumbnail((_LONGEST, _LONGEST))
-    return _encoded(np.asarray(image))
-
-
-def _pixels(data: bytes) -> npt.NDArray[np.uint8]:
-    from shardwright.embeddings.pixels import decode_rgb
-
-    return np.asarray(decode_rgb(data))
-
-
-def _encoded(pixels: npt.NDArray[np.uint8]) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()

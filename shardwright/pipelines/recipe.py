@@ -14,6 +14,7 @@ from shardwright.pipelines.sections import (
     Decontaminate,
     Duplicates,
     Embedding,
+    Evaluate,
     Filter,
     Highest,
     Index,
@@ -44,6 +45,7 @@ class Recipe(Section):
     clusters: Clusters = Clusters()
     study: Study = Study()
     prune: Prune | None = Prune()
+    evaluate: Evaluate | None = None
     shards: Shards = Shards()
     runner: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
@@ -128,6 +130,14 @@ class Recipe(Section):
         if self.shards.group_by == other:
             raise ValueError(
                 f"shards.group_by {other!r}: {self.modality} records have no such column"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _budget_is_of_texts(self) -> "Recipe":
+        if self.modality == "image" and self.prune is not None and self.prune.budget is not None:
+            raise ValueError(
+                "prune.budget: counts tokens of code; the bytes of a picture do not tell its tokens"
             )
         return self
 

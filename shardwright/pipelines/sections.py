@@ -14,12 +14,14 @@ from pydantic import (
 )
 
 from shardwright.embeddings.encoder import TorchOptions, Window
+from shardwright.quality.budget import RepetitionLaw
 from shardwright.quality.pruning.methods import METHODS
 
 SOURCE_KINDS = ("files", "archive", "parquet", "jsonl", "git")
 # Entry points of this group name further kinds; see docs/extending.md.
 SOURCES = "shardwright.sources"
 MASKED = ("secrets", "personal_data")
+_COUNTS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
@@ -33,6 +35,16 @@ def _parse_bytes(value: object) -> object:
     if match is None or unit not in _UNITS:
         raise ValueError(f"{value!r} is no size; write bytes as a number, or like 500KB, 1MB, 2GB")
     return round(float(match.group(1)) * _UNITS[unit])
+
+
+def _parse_count(value: object) -> object:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    text = str(value)
+    match = re.fullmatch(r"\s*(\d*\.?\d+(?:e[+-]?\d+)?)\s*([KMBT]?)\s*", text, re.IGNORECASE)
+    if match is None:
+        raise ValueError(f"{value!r} is no count; write a number, or like 300M, 100B, 1.5T")
+    return float(match.group(1)) * _COUNTS[match.group(2).upper()]
 
 
 def _known_method(name: str) -> str:
@@ -55,6 +67,7 @@ def _known_source(kind: str) -> str:
 
 
 Bytes = Annotated[int, BeforeValidator(_parse_bytes), Field(gt=0)]
+Count = Annotated[float, BeforeValidator(_parse_count), Field(gt=0, allow_inf_nan=False)]
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Share = Annotated[float, Field(ge=0, le=1)]
 MethodName = Annotated[str, AfterValidator(_known_method)]
@@ -261,6 +274,42 @@ class Study(Section):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
+class Evaluate(Section):
+    """Trials in which damage is planted into a sample, to see which methods find it."""
+
+    files: Annotated[int, Field(ge=40)] = 2000
+    seeds: Annotated[int, Field(ge=1, le=100)] = 3
+    share: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+    dose: Annotated[float, Field(gt=0, le=1)] = 0.5
+    folds: Annotated[int, Field(ge=2)] = 4
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class Learned(Section):
+    """What the classifier learns from: a table that labels records, and files of one's own."""
+
+    labels: str | None = None
+    good: Patterns = ()
+    bad: Patterns = ()
+
+    @model_validator(mode="after")
+    def _labels_something(self) -> "Learned":
+        if self.labels is None and not (self.good and self.bad):
+            raise ValueError(
+                "give labels, a table of records with a column label, or good and bad, patterns "
+                "of example files, or both"
+            )
+        return self
+
+
+class Budget(Section):
+    """A training run, for what ``--dry-run`` says of each fraction."""
+
+    tokens: Count
+    bytes_per_token: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3.5
+    data_decay: Annotated[float, Field(gt=0, allow_inf_nan=False)] = RepetitionLaw().data_decay
+
+
 class Prune(Section):
     """A fraction of the records goes: those that a method finds least worth keeping."""
 
@@ -272,7 +321,18 @@ class Prune(Section):
     ssl_prototypes: Prototypes = Prototypes()
     d4: D4 = D4()
     density: Density = Density()
+    classifier: Learned | None = None
+    budget: Budget | None = None
     seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _labels_are_there(self) -> "Prune":
+        if self.classifier is None and "classifier" in (self.method, *(self.scores or ())):
+            raise ValueError(
+                "the method 'classifier' learns from labels, and classifier is null; give "
+                "prune.classifier, like {labels: labels.csv}"
+            )
+        return self
 
     def methods(self, modality: str) -> tuple[str, ...]:
         """The scores that are computed, in the order of their columns."""
@@ -281,13 +341,15 @@ class Prune(Section):
             method.name
             for method in METHODS
             if modality in method.modalities
-            and "labels" not in method.needs
+            and ("labels" not in method.needs or self.classifier is not None)
             and (wanted is None or method.name in wanted)
         )
 
     def parameters(self) -> dict[str, Any]:
-        """What decides the scores."""
-        return self.model_dump(mode="json", exclude={"within", "method", "scores"})
+        """What decides the scores, beside the tables that they are made from."""
+        # where labels lie decides nothing, and what they say stands in the table `classified`
+        aside = {"within", "method", "scores", "classifier", "budget"}
+        return self.model_dump(mode="json", exclude=aside)
 
 
 class Shards(Section):

@@ -1,12 +1,14 @@
 """Fits the two laws of ``shardwright.quality.budget`` to a user's own small runs.
 
 Both fits are deterministic: a grid of starts, then a local search from the best of them. They
-refuse runs from which a constant cannot be told, and say how far the fitted law is off.
+refuse runs from which a constant cannot be told, and say how far the fitted law is off;
+``fit_repetition`` also says how well each constant is known.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from math import erf
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,7 @@ _BOUNDS = {
     "parameter_decay": (np.log(0.1), np.log(1000)),
 }
 _REFINED = 3  # starts, the best of the grid, from which the local search goes on
+_UNSETTLED = 0.5  # standard error of a constant's logarithm above which it is hardly known
 _BLIND = 1e-4  # least singular value, by the greatest, at which constants can be told apart
 
 CONSTANTS = tuple(field.name for field in fields(RepetitionLaw))
@@ -178,10 +181,21 @@ class Run:
 
 @dataclass(frozen=True)
 class RepetitionFit:
-    """A repetition law and the root mean square residual of the logarithm of the loss."""
+    """A repetition law, and how well the runs tell its constants.
+
+    Attributes:
+        law: The fitted law.
+        residual: Root mean square of the logarithm of the loss by the law over the one observed.
+        errors: Standard error of each constant that was fitted: of the constant itself, for a name
+            that begins with ``log_`` of the logarithm.
+        unsettled: Constants that the runs hardly tell: their standard error is more than half of
+            their value, of A and B where the runs are. They may be far off.
+    """
 
     law: RepetitionLaw
     residual: float
+    errors: dict[str, float]
+    unsettled: tuple[str, ...]
 
 
 def fit_repetition(
@@ -190,6 +204,9 @@ def fit_repetition(
     law: RepetitionLaw | None = None,
 ) -> RepetitionFit:
     """Fits constants of the repetition law: Huber's loss of the logarithm of the loss, by L-BFGS.
+
+    Standard errors are those of Huber's estimator by the curvature at the solution, if what the
+    law leaves over is normal, equally large for all runs and independent but for a few outliers.
 
     Args:
         runs: At least two more than there are free constants.
@@ -246,9 +263,51 @@ def fit_repetition(
         ),
         key=lambda found: float(found.fun),
     )
-    _check_settled(residuals, best.x, names)
+    slopes = _slopes(residuals, best.x)
+    _check_settled(slopes, best.x, names)
     off = residuals(best.x)
-    return RepetitionFit(fitted(best.x), float(np.sqrt(np.mean(off**2))))
+
+    def constants(values: Float64) -> Float64:
+        found = fitted(values)
+        return np.array([getattr(found, name) for name in names])
+
+    spread = _huber_variance(off, len(names)) * np.linalg.inv(slopes.T @ slopes)
+    turned = _slopes(constants, best.x)  # exp, and A and B moved away from the centres
+    errors = np.sqrt(np.diag(turned @ spread @ turned.T))
+    relative = np.sqrt(np.diag(spread))  # every coordinate of the search is a logarithm
+    return RepetitionFit(
+        fitted(best.x),
+        float(np.sqrt(np.mean(off**2))),
+        dict(zip(names, errors.tolist(), strict=True)),
+        tuple(name for name, error in zip(names, relative, strict=True) if error > _UNSETTLED),
+    )
+
+
+def _slopes(function: Callable[[Float64], Float64], values: Float64) -> Float64:
+    """The Jacobian [outputs, values] by central differences."""
+    step = 1e-5
+    columns = [
+        (function(values + step * unit) - function(values - step * unit)) / (2 * step)
+        for unit in np.eye(len(values))
+    ]
+    return np.stack(columns, axis=1)
+
+
+def _huber_variance(off: Float64, constants: int) -> float:
+    """The factor of (J'J)^-1 in the variance of Huber's estimator: E psi^2 / (E psi')^2.
+
+    Huber 1981, Robust Statistics, section 7.6, for normal residuals. Their scale s is that of the
+    median absolute residual, so that a run that diverged counts for no more than its place; s grows
+    by sqrt(n / (n - constants)) for what the fit has taken from it. With s far below delta this is
+    s^2, far above it pi / 2 s^2.
+    """
+    freedom = len(off) / (len(off) - constants)
+    scale = float(np.median(np.abs(off))) / 0.6744897501960817 * np.sqrt(freedom)
+    ratio = _HUBER / max(scale, 1e-15)
+    inside = erf(ratio / np.sqrt(2))
+    density = np.exp(-(ratio**2) / 2) / np.sqrt(2 * np.pi)
+    squares = inside - 2 * ratio * density + ratio**2 * (1 - inside)
+    return float(scale**2 * squares / inside**2)
 
 
 def _law(
@@ -289,16 +348,8 @@ def _starts(names: Sequence[str], observed: Float64) -> list[Float64]:
     return starts
 
 
-def _check_settled(residuals: Any, values: Float64, names: Sequence[str]) -> None:
+def _check_settled(slopes: Float64, values: Float64, names: Sequence[str]) -> None:
     """Raises UserError where the runs do not tell some of the constants, or some apart."""
-    step = 1e-5
-    slopes = np.stack(
-        [
-            (residuals(values + step * unit) - residuals(values - step * unit)) / (2 * step)
-            for unit in np.eye(len(values))
-        ],
-        axis=1,
-    )
     lengths = np.linalg.norm(slopes, axis=0)
     blind = [name for name, length in zip(names, lengths, strict=True) if length < 1e-7]
     for name, value in zip(names, values, strict=True):

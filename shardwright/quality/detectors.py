@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from shardwright.quality.calibration import ALL, Gauge
 from shardwright.quality.damage import Damage
-from shardwright.quality.probe import Mixture, Probe
+from shardwright.quality.probe import Mixture, Probe, Usual
 
 Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
 
@@ -45,12 +45,14 @@ class Detectors:
             **_gauge("probe_gauge", probe.gauge),
             **_gauge("damage_gauge", damage.gauge),
         }
-        for name, mixture in (("documents", probe.documents), ("windows", probe.windows)):
-            arrays |= {
-                f"{name}_means": mixture.means,
-                f"{name}_whiteners": mixture.whiteners,
-                f"{name}_offsets": mixture.offsets,
-            }
+        for name, usual in (("documents", probe.documents), ("windows", probe.windows)):
+            for fold, mixture in enumerate(usual.mixtures):
+                arrays |= {
+                    f"{name}_{fold}_means": mixture.means,
+                    f"{name}_{fold}_whiteners": mixture.whiteners,
+                    f"{name}_{fold}_offsets": mixture.offsets,
+                    **_gauge(f"{name}_{fold}_gauge", usual.gauges[fold]),
+                }
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
         path.write_bytes(buffer.getvalue())
@@ -62,8 +64,8 @@ class Detectors:
             arrays = dict(archive)
         biases = arrays["biases"].tolist()
         probe = Probe(
-            _mixture("documents", arrays),
-            _mixture("windows", arrays),
+            _usual("documents", arrays),
+            _usual("windows", arrays),
             arrays["direction"],
             _read_gauge("probe_gauge", arrays),
             arrays["probe_weights"],
@@ -78,6 +80,13 @@ class Detectors:
             biases[1],
         )
         return cls(probe, damage)
+
+
+def _usual(name: str, arrays: Arrays) -> Usual:
+    return Usual(
+        (_mixture(f"{name}_0", arrays), _mixture(f"{name}_1", arrays)),
+        (_read_gauge(f"{name}_0_gauge", arrays), _read_gauge(f"{name}_1_gauge", arrays)),
+    )
 
 
 def _mixture(name: str, arrays: Arrays) -> Mixture:

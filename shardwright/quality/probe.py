@@ -7,11 +7,13 @@ over a file hides it, so it looks at windows of a record too. It must find kinds
 never saw, so everything that can be chosen is chosen by leaving whole families of damage out.
 
 It sees a record as five numbers: how unlikely the document and its windows (their mean, and the
-most unlikely one) are under mixtures of Gaussians fitted to records as they are, and how far
-document and windows lie in the direction that damage moves vectors, if that helps with unseen
-families. What is unlikely never speaks for a record: those weights are not negative.
+most unlikely one) are for the component they belong to of mixtures of Gaussians fitted to records
+as they are, and how far document and windows lie in the direction that damage moves vectors, if
+that helps with unseen families. What is unlikely never speaks for a record: those weights are not
+negative. Mixtures are fitted in two folds, and no record is judged by one that has read it.
 """
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -26,13 +28,15 @@ Float64: TypeAlias = npt.NDArray[np.float64]
 Float32: TypeAlias = npt.NDArray[np.float32]
 Int64: TypeAlias = npt.NDArray[np.int64]
 
-_COMPONENTS = 10
+_COMPONENTS = 30
 _ROWS_PER_COMPONENT = 50
 # The covariance of a component counts as so many rows of the covariance within all of them, and
 # this share of its mean variance is added to its diagonal.
-_PRIOR_ROWS = 100
-_RIDGE = 0.05
+_PRIOR_ROWS = 300
+_RIDGE = 0.5
 _LEAST_VARIANCE = 1e-9
+# With fewer rows in a fold, all of them are learned from and say what is usual too.
+_LEAST_ROWS = 20
 # Ridges of the direction of damage, as shares of the mean variance; None leaves the direction out.
 _DIRECTIONS = (None, 3.0, 0.3, 0.03)
 _BLOCK = 8192
@@ -53,10 +57,14 @@ class Vectors:
     windows: Float32
     starts: Int64
 
+    @property
+    def counts(self) -> Int64:
+        """Windows of each record, int64 [n]."""
+        return np.diff(np.append(self.starts, len(self.windows)))
+
     def take(self, rows: Int64) -> "Vectors":
         """The records in ``rows``."""
-        stops = np.append(self.starts[1:], len(self.windows))
-        counts = stops[rows] - self.starts[rows]
+        counts = self.counts[rows]
         starts = np.cumsum(counts) - counts
         places = np.arange(counts.sum()) + np.repeat(self.starts[rows] - starts, counts)
         return Vectors(self.documents[rows], self.windows[places], starts)
@@ -76,18 +84,23 @@ class Mixture:
     whiteners: Float64
     offsets: Float64
 
-    def novelty(self, x: Float32) -> Float64:
-        """How unlikely rows [n, d] are: -2 log of the likeliest component, a constant dropped."""
-        best = np.full(len(x), np.inf)
+    def likeliest(self, x: Float32) -> tuple[Float64, Int64]:
+        """-2 log likelihood of rows [n, d], a constant dropped, and the component of which it is.
+
+        Returns:
+            float64 [n] and int64 [n].
+        """
+        best, which = np.full(len(x), np.inf), np.zeros(len(x), np.int64)
+        components = list(zip(self.means, self.whiteners, self.offsets, strict=True))
         for first in range(0, len(x), _BLOCK):
-            block = x[first : first + _BLOCK].astype(np.float64)
-            here = best[first : first + _BLOCK]
-            for mean, whitener, offset in zip(
-                self.means, self.whiteners, self.offsets, strict=True
-            ):
+            part = slice(first, first + _BLOCK)
+            block = x[part].astype(np.float64)
+            for j, (mean, whitener, offset) in enumerate(components):
                 far = (((block - mean) @ whitener.T) ** 2).sum(axis=1) + offset
-                np.minimum(here, far, out=here)
-        return best
+                nearer = far < best[part]
+                which[part][nearer] = j
+                best[part][nearer] = far[nearer]
+        return best, which
 
 
 def fit_mixture(x: Float32, seed: int) -> Mixture:
@@ -115,6 +128,51 @@ def fit_mixture(x: Float32, seed: int) -> Mixture:
 
 
 @dataclass(frozen=True)
+class Usual:
+    """What rows are like, learned in two folds: rows are likelier to a mixture that has read them.
+
+    Attributes:
+        mixtures: For each fold one that has read the other fold.
+        gauges: For each fold, where a row lies among the rows of the fold, by component: components
+            differ in how tight they are, and in what is usual in them.
+    """
+
+    mixtures: tuple[Mixture, Mixture]
+    gauges: tuple[Gauge, Gauge]
+
+    def novelty(self, x: Float32, folds: Int64) -> Float64:
+        """How unlikely rows [n, d] are for their likeliest component: normal scores float64 [n].
+
+        Args:
+            x: The rows.
+            folds: int64 [n], the fold of each, 0 or 1; either for rows that were not learned from.
+        """
+        found = np.empty(len(x))
+        for fold, (mixture, gauge) in enumerate(zip(self.mixtures, self.gauges, strict=True)):
+            rows = folds == fold
+            found[rows] = gauge.scores(*_placed(mixture, x[rows]))[:, 0]
+        return found
+
+
+def fit_usual(x: Float32, folds: Int64) -> Usual:
+    """Learns from unit rows float32 [n, d], in folds 0 and 1; from all where one has too few."""
+    own = [x[folds == fold] for fold in (0, 1)]
+    if min(map(len, own)) < _LEAST_ROWS:
+        own = [x, x]
+    mixtures = fit_mixture(own[1], 0), fit_mixture(own[0], 0)
+    return Usual(
+        mixtures,
+        (fit_gauge(*_placed(mixtures[0], own[0])), fit_gauge(*_placed(mixtures[1], own[1]))),
+    )
+
+
+def _placed(mixture: Mixture, x: Float32) -> tuple[Float64, list[str]]:
+    """What a gauge takes: -2 log likelihoods float64 [n, 1], and names of the components."""
+    unlikely, component = mixture.likeliest(x)
+    return unlikely[:, None], [str(j) for j in component]
+
+
+@dataclass(frozen=True)
 class Probe:
     """A calibrated probe.
 
@@ -127,16 +185,23 @@ class Probe:
         bias: Log odds where all features are average.
     """
 
-    documents: Mixture
-    windows: Mixture
+    documents: Usual
+    windows: Usual
     direction: Float64
     gauge: Gauge
     weights: Float64
     bias: float
 
-    def judge(self, vectors: Vectors) -> Float64:
-        """Log odds that records are damaged, float64 [n]; even odds are 0."""
-        plain = _novelties(vectors, self.documents, self.windows)
+    def judge(self, vectors: Vectors, folds: Int64 | None = None) -> Float64:
+        """Log odds that records are damaged, float64 [n]; even odds are 0.
+
+        Args:
+            vectors: Of n records.
+            folds: int64 [n], the fold of each by ``folds_of``; given for copies, which belong to
+                the fold of what they are copies of.
+        """
+        own = folds_of(vectors.documents) if folds is None else folds
+        plain = _novelties(vectors, own, self.documents, self.windows)
         found = np.column_stack([plain, _displaced(vectors, self.direction)])
         judged: Float64 = self.gauge.scores(found, [None] * len(found)) @ self.weights + self.bias
         return judged
@@ -144,7 +209,6 @@ class Probe:
 
 def fit_probe(
     documents: Float32,
-    windows: Float32,
     clean: Vectors,
     damaged: Vectors,
     pairs: Int64,
@@ -153,18 +217,18 @@ def fit_probe(
     """Trains a probe on pairs of clean and damaged records.
 
     Args:
-        documents: float32 [r, d], what documents are like: of other records than the pairs, as a
-            record is always more likely to a model that has seen it.
-        windows: float32 [s, d], what windows are like, of other records too.
-        clean: n clean records.
+        documents: float32 [r, d], what documents are like.
+        clean: n clean records, which say what windows are like.
         damaged: m damaged ones.
         pairs: int64 [m], the clean record that each damaged one was made of.
         families: m names of families of damage.
     """
-    usual, usual_windows = fit_mixture(documents, 0), fit_mixture(windows, 0)
     named = np.array(families)
-    plain = _novelties(clean, usual, usual_windows)
-    novel = _novelties(damaged, usual, usual_windows)
+    own = folds_of(clean.documents)
+    usual = fit_usual(documents, folds_of(documents))
+    usual_windows = fit_usual(clean.windows, np.repeat(own, clean.counts))
+    plain = _novelties(clean, own, usual, usual_windows)
+    novel = _novelties(damaged, own[pairs], usual, usual_windows)
     covariance = np.cov(documents.T.astype(np.float64))
 
     def direction(ridge: float | None, taught: npt.NDArray[np.bool_]) -> Float64:
@@ -207,13 +271,18 @@ def fit_probe(
     return train(ridge, np.ones(len(named), bool))[0]
 
 
-def _novelties(vectors: Vectors, documents: Mixture, windows: Mixture) -> Float64:
+def folds_of(documents: Float32) -> Int64:
+    """The fold of each record, 0 or 1, by a checksum of its vector: equal ones share it."""
+    sums = [zlib.crc32(row.tobytes()) for row in documents]
+    return np.array(sums, np.int64) >> 16 & 1
+
+
+def _novelties(vectors: Vectors, folds: Int64, documents: Usual, windows: Usual) -> Float64:
     """float64 [n, 3]: novelty of the document, mean and greatest novelty of its windows."""
-    inner = windows.novelty(vectors.windows)
-    counts = np.diff(np.append(vectors.starts, len(inner)))
-    mean = np.add.reduceat(inner, vectors.starts) / counts
+    inner = windows.novelty(vectors.windows, np.repeat(folds, vectors.counts))
+    mean = np.add.reduceat(inner, vectors.starts) / vectors.counts
     most = np.maximum.reduceat(inner, vectors.starts)
-    return np.column_stack([documents.novelty(vectors.documents), mean, most])
+    return np.column_stack([documents.novelty(vectors.documents, folds), mean, most])
 
 
 def _displaced(vectors: Vectors, direction: Float64) -> Float64:

@@ -75,6 +75,33 @@ def effects_picture(effects: Sequence[tuple[str, float, float]]) -> str:
         return _drawn(figure, "effects", "What damage does to records among the clusters")
 
 
+def areas_picture(
+    methods: Sequence[tuple[str, float, float | None, float | None, Sequence[float]]],
+) -> str:
+    """An ``<svg>`` element: how well methods find planted damage.
+
+    Args:
+        methods: Name, area under the ROC curve, the ends of its interval if it has one, and the
+            area of each family of damage.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(7.6, 0.9 + 0.3 * len(methods)), layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        for place, (_, area, low, high, families) in enumerate(methods):
+            if low is not None and high is not None:
+                axes.plot([low, high], [place, place], color=_ALL, linewidth=7)
+            axes.plot(families, [place] * len(families), "o", color=_INK, markersize=4)
+            axes.plot([area], [place], "D", color=_MARK, markersize=5.5)
+        axes.axvline(0.5, color=_INK, linewidth=0.8)
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_yticks(range(len(methods)), [shown(name, 28) for name, *_ in methods])
+        axes.invert_yaxis()
+        axes.grid(axis="x", color=_GRID, linewidth=0.7)
+        axes.set_xlabel("area under the ROC curve")
+        return _drawn(figure, "areas", "How well each method finds planted damage")
+
+
 def _drawn(figure: Figure, key: str, title: str) -> str:
     for axes in figure.axes:
         for side in ("top", "right", "left"):

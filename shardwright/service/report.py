@@ -20,6 +20,7 @@ from shardwright.metadata.filelist import read_file_list
 from shardwright.metadata.files import write_whole
 from shardwright.metadata.layout import Layout
 from shardwright.metadata.schemas import blob
+from shardwright.service.evaluation import evaluation_section
 from shardwright.service.figures import picture
 from shardwright.service.measures import Distribution, distributions
 from shardwright.service.samples import Sample, reject_reasons, sample, thumbnail
@@ -79,6 +80,8 @@ def _page(layout: Layout) -> Iterator[str]:
         yield from _figures(distributions(connection, tables, records.schema.names))
         if "corruption_study" in tables:
             yield from study_section(connection)
+        if "evaluation" in tables and "side_effects" in tables:
+            yield from evaluation_section(connection)
         yield from _shards(layout)
         if "decisions" in tables and "lookup" in tables:
             yield from _samples(layout, connection, modality)

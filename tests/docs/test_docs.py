@@ -45,6 +45,7 @@ PAGES = {
             "semantic",
             "corruptions",
             "pruning",
+            "evaluation",
             "budget",
             "kernels",
             "tables",
@@ -92,6 +93,8 @@ filters: [max_line_length, licence]
 duplicates: {{near: {{threshold: 0.95}}, semantic: {{threshold: 0.99}}}}
 decontaminate: {{benchmarks: [{{name: own, uri: {items}}}], similarity: null}}
 clusters: {{k: 4}}
+prune: {{classifier: {{labels: {labels}}}}}
+evaluate: {{files: 60, seeds: 1, folds: 2}}
 """
 
 
@@ -173,7 +176,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     recipe = root / "recipe.yaml"
     (root / "items").mkdir()
     (root / "items" / "one.py").write_text("an item that stands in none of the records: " * 4)
-    recipe.write_text(EVERYTHING.format(items=root / "items"))
+    with (root / "labels.csv").open("w") as file:
+        file.write("path,label\n")
+        file.writelines(f"other{i}.py,{i % 2}\n" for i in range(48))
+    recipe.write_text(EVERYTHING.format(items=root / "items", labels=root / "labels.csv"))
     uri = ["source.kind=files", "source.include=['**/*.py']"]
     curate(load_recipe(recipe, uri, str(root / "curatable")), root / "curated")
     with pytest.MonkeyPatch.context() as patch:
@@ -316,6 +322,7 @@ def schemas_that_are_written() -> dict[str, list[pa.Schema]]:
         "signatures": [schemas.CODE_SIGNATURES, schemas.IMAGE_SIGNATURES],
         "filter_scores": [schemas.filter_scores({})],
         "scores": [schemas.scores([])],
+        "classified": [schemas.scores(["classifier"])],
         "views": [schemas.views([])],
     }
     for table in TABLES:

@@ -40,6 +40,7 @@ def settings(code: Path) -> list[str]:
         "prune.scores=null",
         "study.documents=40",
         "study.copies=1",
+        "evaluate={files: 40, seeds: 1, folds: 2}",
     ]
 
 

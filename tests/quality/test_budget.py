@@ -372,6 +372,63 @@ def test_planted_decay_under_noise_and_a_failed_run() -> None:
     assert found.residual > 0.05
 
 
+def test_standard_errors_are_as_large_as_the_errors() -> None:
+    """Over noise drawn anew, estimates lie about the planted value as far as the errors say."""
+    planted, free = RepetitionLaw(data_decay=7.0), ("log_b", "data_decay", "parameter_decay")
+    runs = grid_of_runs(planted)
+    off = []
+    for seed in range(16):
+        rng = np.random.default_rng(seed)
+        factors = np.exp(0.003 * rng.standard_normal(len(runs))).tolist()
+        noisy = [
+            Run(r.parameters, r.tokens, r.unique, r.loss * f)
+            for r, f in zip(runs, factors, strict=True)
+        ]
+        found = fit_repetition(noisy, free)
+        assert set(found.errors) == set(free)
+        assert found.unsettled == ()
+        off.append([(getattr(found.law, n) - getattr(planted, n)) / found.errors[n] for n in free])
+    spread = np.sqrt(np.mean(np.square(off), axis=0))
+    assert ((spread > 0.6) & (spread < 1.6)).all(), spread
+    # a run that diverged leaves them as they are
+    broken = [*noisy[:-1], Run(noisy[-1].parameters, 1e9, 1e8, 9 * noisy[-1].loss)]
+    assert fit_repetition(broken, free).errors["data_decay"] == pytest.approx(
+        found.errors["data_decay"], rel=0.25
+    )
+
+
+def test_variance_of_the_estimator_is_that_of_its_definition() -> None:
+    """E psi^2 / (E psi')^2 of normal residuals, by integration; at the ends s^2, pi / 2 s^2."""
+    rng = np.random.default_rng(0)
+    for scale, least, most in ((1e-5, 0.99, 1.01), (1e-3, 1.05, 1.15), (1.0, 1.56, 1.58)):
+        off = scale * rng.standard_normal(400)
+        spread = np.median(np.abs(off)) / 0.67448975 * np.sqrt(400 / 398)
+        z = np.linspace(-8, 8, 2_000_001) * spread
+        weight = np.exp(-((z / spread) ** 2) / 2)
+        weight /= weight.sum()
+        psi = (np.clip(z, -1e-3, 1e-3) ** 2 * weight).sum()
+        slope = ((np.abs(z) < 1e-3) * weight).sum()
+        found = budget_fit._huber_variance(off, 2)
+        assert found == pytest.approx(psi / slope**2, rel=5e-3)
+        assert least < found / spread**2 < most
+
+
+def test_a_constant_that_the_runs_hardly_tell_is_named() -> None:
+    """Models hardly larger than their data can use do not tell the decay of excess."""
+    planted, rng = RepetitionLaw(), np.random.default_rng(3)
+    runs = []
+    for unique, times, epochs in itertools.product((1e8, 5e8, 2e9), (0.3, 1.0, 1.3), (1, 4, 16)):
+        size = times * float(planted.optimal_parameters(unique))
+        loss = float(planted.loss(size, unique * epochs, unique))
+        noise = math.exp(0.003 * rng.standard_normal())
+        runs.append(Run(size, unique * epochs, unique, loss * noise))
+    found = fit_repetition(runs, ("data_decay", "parameter_decay"))
+    assert found.unsettled == ("parameter_decay",)
+    assert found.errors["parameter_decay"] > found.law.parameter_decay / 2
+    assert found.law.data_decay == pytest.approx(planted.data_decay, rel=0.1)
+    assert found.errors["data_decay"] < 0.1 * planted.data_decay
+
+
 def test_runs_that_settle_nothing() -> None:
     runs = grid_of_runs(LAW)
     with pytest.raises(UserError, match="8 runs do not settle 7 constants: give 9"):

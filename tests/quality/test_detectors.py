@@ -26,9 +26,7 @@ def fitted(seed=0):
     clean, damaged = vectors(rng, 60), vectors(rng, 60, 0.5)
     reference = vectors(rng, 200)
     families = ["a", "b", "c"] * 20
-    probe = fit_probe(
-        reference.documents, reference.windows, clean, damaged, np.arange(60), families
-    )
+    probe = fit_probe(reference.documents, clean, damaged, np.arange(60), families)
     good, bad = rng.normal(size=(240, 3)), rng.normal([1, 0.5, 0], size=(60, 3))
     groups = np.repeat(LANGUAGES, 60).tolist()
     damage = fit_damage(

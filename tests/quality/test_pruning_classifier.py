@@ -9,7 +9,7 @@ import pytest
 
 from shardwright.errors import UserError
 from shardwright.quality.pruning import classifier as module
-from shardwright.quality.pruning.classifier import BINS, Classifier, bags, fit
+from shardwright.quality.pruning.classifier import BINS, Classifier, bags, fit, fit_held_out
 
 GOOD = ["lemma", "induction", "bound", "error", "proof", "steps", "converges", "therefore"]
 BAD = ["click", "free", "offers", "subscribe", "cheap", "deals", "today", "winner"]
@@ -99,6 +99,41 @@ def test_the_penalty_is_that_of_the_least_held_out_loss(monkeypatch: pytest.Monk
         assert (chosen.losses <= alone.losses).all()
     assert set(chosen.strengths) <= {1.0, 100.0}
     assert (chosen.losses > 0).all()
+
+
+def test_held_out_scores_are_those_of_the_other_folds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the folds done by hand, in the order that records are learned in."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold
+
+    monkeypatch.setattr(module, "STRENGTHS", (10.0,))
+    texts, x, good = labelled(90, 0.4, signal=(0.2, 0.1))
+    learned, held = fit_held_out(texts, x, good)
+    assert same(learned, fit(texts, x, good))
+    order = np.argsort([module._digest(texts, x, good, row) for row in range(90)])
+    expected = np.zeros(90)
+    folds = StratifiedKFold(5, shuffle=True, random_state=0).split(order, good[order])
+    for train, test in folds:
+        seen, unseen = order[train], order[test]
+        for rows in (x.astype(float), bags(texts).toarray()):
+            model = LogisticRegression(C=10.0, class_weight="balanced", max_iter=2000)
+            model.fit(rows[seen], good[seen])
+            expected[unseen] += model.decision_function(rows[unseen]) / 2
+    np.testing.assert_allclose(held, expected, atol=0.02)
+    shuffled = np.random.default_rng(5).permutation(90)
+    again = fit_held_out([texts[i] for i in shuffled], x[shuffled], good[shuffled])[1]
+    np.testing.assert_array_equal(again, held[shuffled])
+
+
+def test_held_out_scores_do_not_know_the_labels() -> None:
+    """Of labels at random the model's own scores find much, those held out nothing."""
+    texts, x, good = labelled(120, signal=(0.0, 0.0))
+    learned, held = fit_held_out(texts, x, good)
+    assert auc(learned.score(texts, x), good) > 0.75
+    assert 0.3 < auc(held, good) < 0.65
+    pictures, of_pictures = fit_held_out(None, x, good)
+    assert len(pictures.words) == 0
+    assert np.isfinite(of_pictures).all()
 
 
 def test_the_same_records_give_the_same_bits_in_any_order() -> None:

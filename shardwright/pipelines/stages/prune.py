@@ -11,6 +11,8 @@ from shardwright.pipelines.sections import Prune
 from shardwright.quality.pruning.methods import METHODS
 
 VERSION = "3"
+# What is computed beside, where labels lie, and what a training run may take decide nothing here.
+_ASIDE = {"scores", "classifier", "budget"}
 _NOTHING = (
     "SELECT ''::VARCHAR AS record_id, false AS pruned, ''::VARCHAR AS reason, "
     "0::DOUBLE AS score, 0::DOUBLE AS threshold WHERE false"
@@ -56,7 +58,7 @@ def run_prune(run: Run, progress: StageProgress) -> None:
         VERSION,
         {"decisions": (DECISIONS, query)},
         parameters={
-            **({} if prune is None else prune.model_dump(mode="json", exclude={"scores"})),
+            **({} if prune is None else prune.model_dump(mode="json", exclude=_ASIDE)),
             **drop_parameters(run),
         },
         inputs=inputs,

@@ -8,6 +8,7 @@ from shardwright.errors import UserError
 from shardwright.metadata.manifest import Manifest
 from shardwright.metadata.schemas import SCORE_EXPLANATIONS, scores
 from shardwright.pipelines.alive import alive_rows
+from shardwright.pipelines.classified import commit_classified
 from shardwright.pipelines.clustering import read_centroids
 from shardwright.pipelines.progress import StageProgress
 from shardwright.pipelines.relational import commit_query
@@ -24,7 +25,7 @@ from shardwright.quality.pruning.semdedup import semdedup_query
 from shardwright.quality.pruning.simple import length_query, random_query
 
 VERSION = "2"
-TABLES = ("views", "similarities", "scores", "score_explanations")
+TABLES = ("views", "similarities", "classified", "scores", "score_explanations")
 
 
 def run_score(run: Run, progress: StageProgress) -> None:
@@ -52,6 +53,10 @@ def run_score(run: Run, progress: StageProgress) -> None:
         inputs.append(commit_views(run, records, embeddings, clusters, progress))
     else:
         run.drop("views")
+    if "classifier" in methods:
+        inputs.append(commit_classified(run, records, embeddings, progress))
+    else:
+        run.drop("classified")
 
     def prepare(connection: duckdb.DuckDBPyConnection) -> None:
         _prepare(run, connection, prune, methods, embeddings, clusters, centroids, progress)
@@ -118,6 +123,7 @@ def _queries(modality: str, prune: Prune, records: int) -> dict[str, str]:
         "AS perplexity FROM views",
         "scip_probe": "SELECT record_id, -scip_probe AS scip_probe FROM views",
         "damage": "SELECT record_id, -damage AS damage FROM views",
+        "classifier": "SELECT record_id, classifier FROM classified",
     }
 
 

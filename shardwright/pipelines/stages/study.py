@@ -4,10 +4,8 @@ A sample of the live records is damaged, embedded and observed by workers; model
 fitted before that and detectors after it, in the driver.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
@@ -15,27 +13,25 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shardwright.embeddings.sampling import sample_keys
 from shardwright.errors import UserError
 from shardwright.metadata.files import fingerprint
 from shardwright.metadata.manifest import Manifest
-from shardwright.metadata.schemas import CORRUPTED, CORRUPTION_STUDY, DETECTORS, blob
+from shardwright.metadata.schemas import CORRUPTED, CORRUPTION_STUDY, DETECTORS
 from shardwright.pipelines.alive import (
-    LivePart,
     alive_parts,
     alive_rows,
     drop_parameters,
     drops_query,
-    live_batches,
 )
 from shardwright.pipelines.clustering import sample
 from shardwright.pipelines.damage import (
-    EXTRA,
-    REFERENCE,
+    CHUNK,
+    SLOWNESS,
     CorruptChunk,
-    as_rows,
     assigned,
-    with_extra,
+    gather,
+    smallest,
+    write_sample,
 )
 from shardwright.pipelines.encoding import encoding
 from shardwright.pipelines.jobs import Task
@@ -43,17 +39,13 @@ from shardwright.pipelines.progress import StageProgress
 from shardwright.pipelines.recipe import Recipe
 from shardwright.pipelines.relational import commit_query
 from shardwright.pipelines.run import Run
-from shardwright.quality import observations
 
-VERSION = "1"
+VERSION = "2"
 TABLES = ("corrupted", "corruption_study", "detectors")
 STUDIED = ("perplexity", "scip_probe", "damage")
 """Methods whose scores come from the study."""
-_CHUNK = 16
-_SLOWNESS = 4000
-"""A byte takes about so many times as long as in a stage that only reads and writes."""
-_REFERENCE_DOCUMENTS = 4096
-_LEAST = 40
+LEAST = 40
+"""Of fewer live records nothing is calibrated."""
 
 
 def wanted(run: Run) -> bool:
@@ -84,7 +76,7 @@ def run_study(run: Run, progress: StageProgress) -> None:
         return
     embeddings = run.layout.need("embeddings", "embed")
     rows = alive_rows(run, embeddings, "study")
-    if rows < _LEAST:
+    if rows < LEAST:
         if rows:
             run.reporter.note(f"study: {rows} live records are too few to calibrate detectors on")
         _drop(run)
@@ -149,21 +141,6 @@ class _Gathered:
     starts: npt.NDArray[np.int64]
     values: npt.NDArray[np.float64]
 
-    @classmethod
-    def read(cls, paths: Sequence[Path]) -> "_Gathered":
-        """Reads the files of all chunks, in order."""
-        chunks = []
-        shift = 0
-        for path in paths:
-            with np.load(path, allow_pickle=False) as archive:
-                chunk = dict(archive)
-            chunk["starts"] = chunk["starts"] + shift
-            shift += len(chunk["windows"])
-            chunks.append(chunk)
-        joined = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
-        languages = [language or None for language in joined.pop("languages").tolist()]
-        return cls(languages=languages, **joined)
-
 
 @dataclass(frozen=True)
 class _Study:
@@ -201,23 +178,13 @@ class _Study:
             return path, models
         live = list(alive_parts(self.run, self.records, "study"))
         size = max(settings.documents, settings.files if models is not None else 0)
-        rows = _smallest(self.records, live, size, settings.seed, modality)
+        rows = smallest(self.records, live, size, settings.seed, modality)
         if models is not None:
             from shardwright.quality.views import fit
 
             files = [(row["record_id"], row["content"], row["language"]) for row in rows]
             fit(files[: settings.files]).save(models)
-        schema = pa.schema(
-            [
-                ("record_id", pa.string()),
-                ("content", pa.large_binary()),
-                ("language", pa.string()),
-            ]
-        )
-        table = pa.Table.from_pylist(rows[: settings.documents], schema)
-        staged = path.with_suffix(".staged")
-        pq.write_table(table, staged, row_group_size=_CHUNK)
-        staged.rename(path)
+        write_sample(rows[: settings.documents], path)
         return path, models
 
     def _corrupted(
@@ -226,12 +193,12 @@ class _Study:
         """Runs the job over the sample."""
         with pq.ParquetFile(drawn) as file:
             groups = file.num_row_groups
-        size = drawn.stat().st_size * _SLOWNESS // max(groups, 1)
+        size = drawn.stat().st_size * SLOWNESS // max(groups, 1)
         tasks = (
             Task(
                 f"{group:08d}",
                 fingerprint(job="study-corrupt", work=self.work, group=group),
-                {"group": group, "first": group * _CHUNK},
+                {"group": group, "first": group * CHUNK},
                 size,
             )
             for group in range(groups)
@@ -240,31 +207,7 @@ class _Study:
         with encoding(self.run) as settings:
             work = CorruptChunk(settings, self.run.recipe.study, drawn, models)
             self.run.execute("study", job, work, progress)
-        return _Gathered.read([job.folder / left["file"] for _, left in job.results()])
-
-
-def _smallest(
-    records: Manifest, live: Sequence[LivePart], size: int, seed: int, modality: str
-) -> list[dict[str, Any]]:
-    """The ``size`` records whose sample keys are smallest, in the order of the keys."""
-    keys = np.empty(0, np.uint64)
-    for part, dropped in live:
-        if part.file is not None:
-            for batch in live_batches(records.folder / part.file, ["record_id"], dropped, 65536):
-                keys = np.concatenate([keys, sample_keys(batch.column("record_id"), seed)])
-                keys = np.partition(keys, size - 1)[:size] if len(keys) > size else keys
-    wanted = set(keys.tolist())
-    columns = ["record_id", blob(modality)]
-    columns += ["language"] if modality == "code" else []
-    found: list[tuple[int, dict[str, Any]]] = []
-    for part, dropped in live:
-        if part.file is not None:
-            for batch in live_batches(records.folder / part.file, columns, dropped, 256):
-                mine = sample_keys(batch.column("record_id"), seed).tolist()
-                hits = [place for place, key in enumerate(mine) if key in wanted]
-                rows = as_rows(batch.take(pa.array(hits, pa.int64())), modality)
-                found += [(mine[place], row) for place, row in zip(hits, rows, strict=True)]
-    return [row for _, row in sorted(found, key=lambda pair: pair[0])]
+        return _Gathered(**gather([job.folder / left["file"] for _, left in job.results()]))
 
 
 def _results(
@@ -275,12 +218,9 @@ def _results(
     folder: Path,
 ) -> dict[str, pa.Table]:
     """The tables, from what the workers found."""
-    from dataclasses import asdict
-
+    from shardwright.quality.calibrate import DOCUMENTS, Observed, calibrate
     from shardwright.quality.corruptions import corruptions
-    from shardwright.quality.damage import fit_damage
-    from shardwright.quality.detectors import Detectors
-    from shardwright.quality.probe import Vectors, fit_probe
+    from shardwright.quality.probe import Vectors
     from shardwright.quality.study import Places
     from shardwright.quality.study import study as effects_of
 
@@ -303,46 +243,19 @@ def _results(
         return Places(cluster[rows], size[rows], distance[rows])
 
     effects = effects_of(places(before), places(bad), kinds, families)
-    vectors = Vectors(found.documents, found.windows, found.starts)
-    plain = found.sources[clean] % REFERENCE == 0
-    reference = vectors.take(clean[plain])
-    pairs = clean[~plain]
-    place = np.full(len(clean), -1)
-    place[np.flatnonzero(~plain)] = np.arange(len(pairs))
     live = list(alive_parts(run, study.embeddings, "study"))
     rows = study.embeddings.rows - sum(len(dropped) for _, dropped in live)
     drawn = sample(
         study.embeddings,
         live,
-        min(rows, _REFERENCE_DOCUMENTS),
+        min(rows, DOCUMENTS),
         run.recipe.study.seed + 1,
         folder / "sample.bin",
     )
-    probe = fit_probe(
-        drawn,
-        reference.windows,
-        vectors.take(pairs),
-        vectors.take(bad),
-        place[found.sources[bad]],
-        named,
-    )
-    probed = probe.judge(vectors)
-    values = with_extra(found.values, probed, size, distance, found.lengths)
-    names = [view.name for view in observations.views(run.recipe.modality)] + list(EXTRA)
-    odd = [view.odd for view in observations.views(run.recipe.modality)]
-    odd += [name == "length" for name in EXTRA]
-    languages = np.array(found.languages, dtype=object)
-    damage = fit_damage(
-        names,
-        odd,
-        values[pairs],
-        languages[pairs].tolist(),
-        values[bad],
-        languages[bad].tolist(),
-        named,
-    )
+    vectors = Vectors(found.documents, found.windows, found.starts)
+    seen = Observed(vectors, found.values, found.languages, size, distance, found.lengths)
     path = folder / "detectors.npz"
-    Detectors(probe, damage).save(path)
+    calibrate(run.recipe.modality, drawn, seen, found.sources, found.kinds).save(path)
     blobs = {"detectors": path.read_bytes()}
     if models is not None:
         blobs["models"] = models.read_bytes()

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
@@ -134,6 +134,25 @@ def fit(texts: Sequence[str] | None, vectors: Vectors, labels: npt.NDArray[np.bo
         ValueError: shapes do not fit.
         UserError: there are fewer than ``LEAST_LABELS`` records of either label.
     """
+    return fit_held_out(texts, vectors, labels)[0]
+
+
+def fit_held_out(
+    texts: Sequence[str] | None, vectors: Vectors, labels: npt.NDArray[np.bool_]
+) -> tuple[Classifier, Float64]:
+    """As ``fit``, and what it says of the records that it learns from, each held out.
+
+    A model knows the labels of what it was fitted on, so its own score of these flatters it. Here
+    each record is judged by the four folds that it is not in, with the penalty that is chosen in
+    the end. Equal records of one label would tell on each other: give each once.
+
+    Returns:
+        What was learned; float64 [n], scores on the same scale, in the order given.
+
+    Raises:
+        ValueError: as ``fit``.
+        UserError: as ``fit``.
+    """
     _check(texts, vectors)
     good = np.asarray(labels, np.bool_)
     if good.shape != (len(vectors),):
@@ -147,18 +166,20 @@ def fit(texts: Sequence[str] | None, vectors: Vectors, labels: npt.NDArray[np.bo
     order = np.argsort([_digest(texts, vectors, good, row) for row in range(len(good))])
     good = good[order]
     head = _head(vectors[order].astype(np.float64), good)
-    if texts is None:
-        words = (np.zeros(0), 0.0, np.nan, np.nan)
-    else:
+    words = _Head(np.zeros(0), 0.0, np.nan, np.nan, head.held)
+    if texts is not None:
         words = _word_head(bags([texts[row] for row in order]), good)
-    return Classifier(
-        weights=head[0],
-        bias=np.array([head[1]]),
-        words=words[0],
-        words_bias=np.array([words[1]]),
-        strengths=np.array([head[2], words[2]]),
-        losses=np.array([head[3], words[3]]),
+    held = np.empty(len(good))
+    held[order] = (head.held + words.held) / 2
+    learned = Classifier(
+        weights=head.weights,
+        bias=np.array([head.bias]),
+        words=words.weights,
+        words_bias=np.array([words.bias]),
+        strengths=np.array([head.strength, words.strength]),
+        losses=np.array([head.loss, words.loss]),
     )
+    return learned, held
 
 
 def bags(texts: Sequence[str]) -> "csr_matrix":
@@ -198,19 +219,35 @@ def _digest(
     return hashlib.sha256(bytes([good[row]]) + vectors[row].tobytes() + text).hexdigest()
 
 
-def _word_head(
-    rows: "csr_matrix", good: npt.NDArray[np.bool_]
-) -> tuple[Float64, float, float, float]:
+class _Head(NamedTuple):
+    """A logistic regression.
+
+    Attributes:
+        weights: float64 [d].
+        bias: Added to the product.
+        strength: The inverse penalty.
+        loss: Log loss on held-out folds, both labels weighing the same.
+        held: float64 [n], the logit of each row by the folds that it is not in.
+    """
+
+    weights: Float64
+    bias: float
+    strength: float
+    loss: float
+    held: Float64
+
+
+def _word_head(rows: "csr_matrix", good: npt.NDArray[np.bool_]) -> _Head:
     """As ``_head``; bins that no text has get the weight 0, which the penalty gives them anyway."""
     used = np.unique(rows.indices)
-    few, bias, strength, loss = _head(rows[:, used], good)
+    few = _head(rows[:, used], good)
     weights = np.zeros(BINS)
-    weights[used] = few
-    return weights, bias, strength, loss
+    weights[used] = few.weights
+    return few._replace(weights=weights)
 
 
-def _head(rows: Any, good: npt.NDArray[np.bool_]) -> tuple[Float64, float, float, float]:
-    """Weights, bias, inverse penalty and held-out log loss of a logistic regression."""
+def _head(rows: Any, good: npt.NDArray[np.bool_]) -> _Head:
+    """The logistic regression whose penalty serves held-out folds best."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import log_loss
     from sklearn.model_selection import StratifiedKFold
@@ -222,17 +259,18 @@ def _head(rows: Any, good: npt.NDArray[np.bool_]) -> tuple[Float64, float, float
         )
         return model.fit(rows, good)
 
-    def loss(strength: float) -> float:
-        held = np.empty(len(good))
+    def held_out(strength: float) -> tuple[float, Float64]:
+        chances, logits = np.empty(len(good)), np.empty(len(good))
         for train, test in folds:
             model = learned(rows[train], good[train], strength)
-            held[test] = model.predict_proba(rows[test])[:, 1]
-        return float(log_loss(good, held, sample_weight=weight))
+            chances[test] = model.predict_proba(rows[test])[:, 1]
+            logits[test] = model.decision_function(rows[test])
+        return float(log_loss(good, chances, sample_weight=weight)), logits
 
     folds = list(StratifiedKFold(_FOLDS, shuffle=True, random_state=0).split(good, good))
     weight = np.where(good, 0.5 / good.mean(), 0.5 / (~good).mean())
     with threadpool_limits(limits=1):  # it limits the libraries that are loaded by now
-        losses = [loss(strength) for strength in STRENGTHS]
-        best = int(np.argmin(losses))
+        tried = [held_out(strength) for strength in STRENGTHS]
+        best = int(np.argmin([loss for loss, _ in tried]))
         model = learned(rows, good, STRENGTHS[best])
-    return model.coef_[0], float(model.intercept_[0]), STRENGTHS[best], losses[best]
+    return _Head(model.coef_[0], float(model.intercept_[0]), STRENGTHS[best], *tried[best])
