@@ -589,6 +589,24 @@ def test_unknown_names_and_doses():
             corrupt_text("html_wrap", b"a", None, 0, dose)
 
 
+def test_what_is_damaged_stays_text():
+    """Names, comments and strings of several bytes a character; damaged once and once more."""
+    text = (
+        "größe = 1\nд = größe + 2\n名前 = [größe, д]\n\n\ndef ändern(名前, д):\n"
+        "    if д == 3 and 名前[0] > 2:\n        return 'schön — “ja”'\n    # ünïcödé 🎉\n"
+        "    return 名前[д]\n"
+    ).encode() * 3
+    kinds = corruptions("code")
+    once = [corrupt_text(kind, text, "Python", seed, 0.7) for kind in kinds for seed in range(6)]
+    assert sum(each is not None for each in once) > 60
+    for data in filter(None, once[::3]):
+        assert data.decode() != text.decode()
+        for kind in ("invalid_names", "cut_mid_token", "meaningless_names"):
+            (corrupt_text(kind, data, "Python", 1, 0.7) or b"").decode()
+    for data in filter(None, once):
+        data.decode()
+
+
 def test_nothing_heavy_is_loaded():
     code = (
         "import sys, shardwright.quality.corruptions as c; c.corruptions('code');"

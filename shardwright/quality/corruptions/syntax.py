@@ -43,14 +43,15 @@ def _find_names(source: Source, rng: random.Random) -> list[Place]:
 
 def _break_name(name: bytes, rng: random.Random) -> bytes:
     way = rng.randrange(4)
-    if way == 0 or len(name) < 2:
+    text = name.decode()  # a name is cut between characters, not inside of one
+    if way == 0 or len(text) < 2:
         return b"%d%s" % (rng.randint(1, 9), name)
     if way == 1 and b"_" in name.strip(b"_"):
         separator = rng.choice((b"-", b" "))
         return name.strip(b"_").replace(b"_", separator)
-    middle = rng.randrange(1, len(name))
-    separator = (b" ", b"-", b" ", b"?")[way]
-    return name[:middle] + separator + name[middle:]
+    middle = rng.randrange(1, len(text))
+    separator = (" ", "-", " ", "?")[way]
+    return f"{text[:middle]}{separator}{text[middle:]}".encode()
 
 
 def _find_keywords(source: Source, rng: random.Random) -> list[Place]:
