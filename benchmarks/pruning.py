@@ -29,7 +29,7 @@ from shardwright.quality.probe import Vectors
 from shardwright.quality.pruning import classifier
 from shardwright.quality.trials import Looked, Trial
 from shardwright.quality.trials_scores import CALIBRATED as DETECTORS
-from shardwright.quality.trials_scores import PLAIN, Rules, score
+from shardwright.quality.trials_scores import CLUSTERED, PLAIN, Rules, overlaps, score
 from shardwright.quality.trials_summary import ALL, summarise, worst
 from shardwright.quality.views import Views, fit
 from shardwright.quality.windows import text_windows
@@ -184,6 +184,48 @@ def report(found: Sequence[dict[str, Any]]) -> None:
         print(f"| {family} | {cells} |")
 
 
+def side_effects(corpus: Sequence[File], found: dict[str, Any]) -> None:
+    """Prints which share of each group of files every method prunes in one trial.
+
+    A calibrated method prunes by the mean rank over its folds.
+    """
+    lengths = np.array([len(file.data) for file in corpus])
+    ends = np.quantile(lengths, [0.25, 0.5, 0.75])
+    bands = np.searchsorted(ends, lengths, "left")
+    languages = np.array([file.language for file in corpus])
+    projects = np.array([file.project for file in corpus])
+    groups = {name: languages == name for name in sorted(set(languages.tolist()))}
+    groups |= {f"length quarter {band + 1}": bands == band for band in range(4)}
+    large = [name for name in sorted(set(projects.tolist())) if (projects == name).sum() >= 20]
+    heads = [f"{name} ({rows.sum():,})" for name, rows in groups.items()]
+    print(f"\n| prunes of | {' | '.join(heads)} | projects (least, most) |")
+    print(f"|---|{'---|' * (len(heads) + 1)}")
+    for method in (*PLAIN, *CALIBRATED):
+        scores = found[method]
+        if scores.ndim == 2:
+            scores = np.argsort(np.argsort(scores, axis=0), axis=0).mean(axis=1)
+        gone = np.zeros(len(corpus), bool)
+        gone[np.argsort(scores, kind="stable")[: round(RULES.fraction * len(corpus))]] = True
+        shares = [f"{gone[rows].mean():.1%}" for rows in groups.values()]
+        by_project = [gone[projects == name].mean() for name in large]
+        print(
+            f"| `{method}` | {' | '.join(shares)} | "
+            f"{min(by_project):.0%} to {max(by_project):.0%} |"
+        )
+
+
+def stability(corpus: Sequence[File], model: str) -> None:
+    """Prints how much of what a method prunes it prunes again when k-means starts elsewhere."""
+    encoder = load_encoder(model, modality="code", device="cpu", dtype="float32", batch_size=64)
+    documents = np.asarray(encoder.encode([file.data.decode() for file in corpus]), np.float32)
+    names = [file.name for file in corpus]
+    ids = [f"{place:032x}" for place in np.argsort(np.argsort(names))]
+    found = overlaps(CLUSTERED, ids, documents, RULES, range(5))
+    print("\n| pruned sets under two of five seeds of k-means | overlap (Jaccard) |\n|---|---|")
+    for name, overlap in found.items():
+        print(f"| `{name}` | {overlap:.2f} |")
+
+
 def shown(estimate: Estimate) -> str:
     """The value with its interval."""
     return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
@@ -222,6 +264,8 @@ def main() -> None:
             staged.rename(path)
         found.append(dict(np.load(path)))
     report(found)
+    side_effects(corpus, found[0])
+    stability(corpus, given.model)
 
 
 if __name__ == "__main__":
