@@ -8,6 +8,7 @@ Trials are written into ``.cache/pruning`` and not run again; the table is made 
 """
 
 import argparse
+import hashlib
 import os
 import subprocess
 import time
@@ -61,35 +62,52 @@ class Worker:
         )
 
     @classmethod
-    def look(cls, batch: list[tuple[bytes, str, str]]) -> list[tuple[Any, Any, list[float]]]:
-        """Vector, vectors of windows, and views of each (text, language, key)."""
-        texts = [data.decode() for data, _, _ in batch]
+    def embed(cls, batch: list[bytes]) -> list[tuple[Any, Any]]:
+        """Vector, and vectors of windows, of each text."""
+        texts = [data.decode() for data in batch]
         windows = [text_windows(text) for text in texts]
         documents = cls.encoder.encode(texts)
         inner = cls.encoder.encode([piece for several in windows for piece in several])
         ends = np.cumsum([len(several) for several in windows])
+        return [
+            (documents[place], inner[ends[place] - len(windows[place]) : ends[place]])
+            for place in range(len(batch))
+        ]
+
+    @classmethod
+    def observe(cls, batch: list[tuple[bytes, str, str]]) -> list[list[float]]:
+        """Views of each (text, language, key)."""
         names = [view.name for view in observations.views("code")]
         found = []
-        for place, (data, language, key) in enumerate(batch):
+        for data, language, key in batch:
             seen = observations.observe_text(data, language, cls.models, key)
-            values = [np.nan if seen[name] is None else seen[name] for name in names]
-            pieces = inner[ends[place] - len(windows[place]) : ends[place]]
-            found.append((documents[place], pieces, values))
+            found.append([np.nan if seen[name] is None else seen[name] for name in names])
         return found
+
+
+EMBEDDED: dict[bytes, tuple[Any, Any]] = {}
+"""Vectors by the hash of a text; those of undamaged files are the same in all trials."""
 
 
 def look_at(model: str, models: bytes, files: Sequence[tuple[bytes, str, str]]) -> tuple[Any, Any]:
     """Vectors and views [n, m] of texts, by as many processes as there are cores."""
-    batches = [list(files[i : i + 32]) for i in range(0, len(files), 32)]
+    hashes = [hashlib.sha256(data).digest() for data, _, _ in files]
+    contents = {key: data for key, (data, _, _) in zip(hashes, files, strict=True)}
+    new = {key: data for key, data in contents.items() if key not in EMBEDDED}
+    texts = list(new.values())
     with get_context("fork").Pool(os.cpu_count(), Worker.start, (model, models)) as pool:
-        found = [one for several in pool.imap(Worker.look, batches) for one in several]
-    counts = np.array([len(pieces) for _, pieces, _ in found])
+        found = pool.imap(Worker.embed, [texts[i : i + 32] for i in range(0, len(texts), 32)])
+        EMBEDDED.update(zip(new, (one for several in found for one in several), strict=True))
+        batches = [list(files[i : i + 32]) for i in range(0, len(files), 32)]
+        values = [one for several in pool.imap(Worker.observe, batches) for one in several]
+    pairs = [EMBEDDED[key] for key in hashes]
+    counts = np.array([len(pieces) for _, pieces in pairs])
     vectors = Vectors(
-        np.stack([document for document, _, _ in found]).astype(np.float32),
-        np.concatenate([pieces for _, pieces, _ in found]).astype(np.float32),
+        np.stack([document for document, _ in pairs]).astype(np.float32),
+        np.concatenate([pieces for _, pieces in pairs]).astype(np.float32),
         np.cumsum(counts) - counts,
     )
-    return vectors, np.array([values for _, _, values in found])
+    return vectors, np.array(values)
 
 
 def plant(corpus: Sequence[File], seed: int, share: float) -> tuple[list[str], list[bytes]]:
@@ -263,7 +281,8 @@ def main() -> None:
             np.savez(staged, **run_trial(corpus, seed, given.share, given.model, given.documents))
             staged.rename(path)
         found.append(dict(np.load(path)))
-    report(found)
+    if given.share:
+        report(found)
     side_effects(corpus, found[0])
     stability(corpus, given.model)
 
