@@ -156,7 +156,8 @@ def run_trial(
     texts = [data.decode() for data, _, _ in rows + copies]
     scores["classifier"] = classified(trial, looked, texts)
     print(f"  scored {time.time() - began:.0f} s", flush=True)
-    return {"kinds": looked.kinds, **scores, "values": values[: len(corpus)]}
+    seen = {"names": np.array(names), "values": values[: len(corpus)]}
+    return {"kinds": looked.kinds, **scores, **seen}
 
 
 def classified(trial: Trial, looked: Looked, texts: Sequence[str]) -> Any:
