@@ -29,6 +29,7 @@ UNKNOWN_LICENSE = "http://spdx.org/rdf/terms#noassertion"
 _READABLE = ("curated", "decisions")
 _ENCODINGS = {
     "mds": "application/octet-stream",
+    "webdataset": "application/x-tar",
     "json": "application/json",
     "faiss": "application/octet-stream",
     # The first is the only name that mlcroissant reads, the second the registered one.

@@ -6,6 +6,7 @@ import duckdb
 
 from shardwright.errors import DataError, UserError
 from shardwright.metadata.catalog import connect, file_literal
+from shardwright.metadata.filelist import read_file_list, shard_stem
 from shardwright.metadata.layout import Layout
 from shardwright.metadata.lookup import places, read_row, rows_of
 
@@ -115,7 +116,7 @@ class _Life:
         place = self._row("shards")
         if place is not None:
             told["split"] = place["split"]
-            told["shard"] = f"shards/{place['split']}/shard.{place['shard']:05d}.mds"
+            told["shard"] = self._shard_file(place["split"], place["shard"])
             told["position"] = place["position"]
         return told
 
@@ -160,6 +161,12 @@ class _Life:
             [self._id],
         )
         return rows[0] if rows else None
+
+    def _shard_file(self, split: str, shard: int) -> str:
+        """Path of a shard below the output folder, as the list of files has it."""
+        listed = read_file_list(self._layout.shards)
+        file = None if listed is None else listed.shard(split, shard)
+        return f"shards/{shard_stem(split, shard) if file is None else file.path}"
 
     def _measured(self) -> dict[str, Any]:
         """Scores of filters and methods, the cluster, and the group of duplicates."""

@@ -4,10 +4,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final
 
 from shardwright.errors import DataError
 from shardwright.metadata.files import write_whole
 from shardwright.metadata.manifest import MANIFEST, Origin
+
+SHARD_FORMATS: Final = ("mds", "webdataset", "parquet")
+"""Formats of the files in a folder of shards that hold samples."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,7 @@ class ListedFile:
         bytes: Size.
         sha256: Hash of the bytes.
         rows: Samples or vectors inside; 0 for an index file.
-        format: ``mds``, ``json``, ``faiss`` or ``parquet``.
+        format: ``mds``, ``webdataset``, ``parquet``, ``json`` or ``faiss``.
     """
 
     path: str
@@ -37,6 +41,21 @@ class FileList:
     fingerprint: str
     origin: Origin
     files: tuple[ListedFile, ...]
+
+    @property
+    def shards(self) -> tuple[ListedFile, ...]:
+        """Of a folder of shards the files that hold samples: splits and shards in order."""
+        return tuple(file for file in self.files if file.format in SHARD_FORMATS)
+
+    def shard(self, split: str, number: int) -> ListedFile | None:
+        """The file that the table ``shards`` calls by these, or None."""
+        stem = shard_stem(split, number)
+        return next((file for file in self.shards if file.path.startswith(f"{stem}.")), None)
+
+
+def shard_stem(split: str, number: int) -> str:
+    """Path of a shard file below the folder of all shards, without the suffix of its format."""
+    return f"{split}/shard.{number:05d}"
 
 
 def write_file_list(

@@ -33,6 +33,7 @@ TABLES = (
     "signatures",
     "duplicates",
     "duplicate_semantics",
+    "near_links",
     "embeddings",
     "contamination",
     "semantic_centroids",

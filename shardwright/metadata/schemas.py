@@ -80,6 +80,8 @@ DUPLICATES = pa.schema(
     ]
 )
 
+NEAR_LINKS = pa.schema([_ID, pa.field("representative_id", pa.string(), nullable=False)])
+
 DUPLICATE_SEMANTICS = pa.schema(
     [
         pa.field("kind", pa.string(), nullable=False),

@@ -15,7 +15,7 @@ import duckdb
 import pyarrow as pa
 
 from shardwright.metadata.catalog import connect, file_literal, name_parts, scan
-from shardwright.metadata.filelist import FileList
+from shardwright.metadata.filelist import FileList, shard_stem
 from shardwright.metadata.integrity import (
     croissant_faults,
     folder_faults,
@@ -334,29 +334,31 @@ def _index_faults(
 
 def _shard_faults(connection: duckdb.DuckDBPyConnection, listed: FileList) -> Iterator[str]:
     """The shard files, their indexes and the table ``shards`` count the same samples."""
+    paths = {file.path.rpartition(".")[0]: file.path for file in listed.shards}
+    suffix = listed.shards[0].path.rpartition(".")[2] if listed.shards else "mds"
     samples = {
-        f"{split}/shard.{shard:05d}.mds": count
+        paths.get(shard_stem(split, shard), f"{shard_stem(split, shard)}.{suffix}"): count
         for split, shard, count in connection.execute(
             "SELECT split, shard, count(*) FROM shards GROUP BY ALL"
         ).fetchall()
     }
     indexed: dict[str, int] = {}
-    files: dict[str, int] = {}
+    files = {file.path: file.rows for file in listed.shards}
     for file in listed.files:
         if file.format == "json":
             try:
                 indexed |= _indexed(listed.folder / file.path, file.path)
             except (ValueError, KeyError, TypeError) as error:
                 yield f"shards/{file.path}: no readable index ({type(error).__name__}: {error})"
-        elif file.format == "mds":
-            files[file.path] = file.rows
+    of_mds = suffix == "mds"  # the only format whose files need an index
     for name in sorted(samples.keys() | indexed.keys() | files.keys()):
-        counts = (samples.get(name, 0), indexed.get(name, 0), files.get(name, 0))
-        if len(set(counts)) > 1:
-            yield (
-                f"shards/{name}: {counts[0]} samples in table shards, {counts[1]} in its index, "
-                f"{counts[2]} in the manifest"
-            )
+        counts = {"samples in table shards": samples.get(name, 0)}
+        if of_mds:
+            counts["in its index"] = indexed.get(name, 0)
+        counts["in the manifest"] = files.get(name, 0)
+        if len(set(counts.values())) > 1:
+            told = ", ".join(f"{count} {where}" for where, count in counts.items())
+            yield f"shards/{name}: {told}"
 
 
 def _indexed(path: Path, name: str) -> dict[str, int]:

@@ -6,6 +6,7 @@ TABLES = {
     "lookup": "Where each record stands: place of its part in records, and row. Sorted by id.",
     "filter_scores": "One row per record with what each quality filter measured.",
     "signatures": "What tells duplicates of each record without its content: hashes and sketches.",
+    "near_links": "Records that near duplicates link, by any chain, to one that comes before.",
     "duplicate_semantics": "How many records each meaning of a group of duplicates would remove.",
     "duplicates": "One row per record in a group of two or more equal or similar records.",
     "embeddings": "One vector per live record.",

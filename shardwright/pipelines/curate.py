@@ -253,7 +253,7 @@ def summarise(layout: Layout, seconds: float) -> Summary | None:
             "ORDER BY min(CASE stage WHEN 'prune' THEN 1 ELSE 0 END), reason"
         ).fetchall()
     listed = read_file_list(layout.shards)
-    shards = 0 if listed is None else sum(file.format == "mds" for file in listed.files)
+    shards = 0 if listed is None else len(listed.shards)
     kept = decisions.rows - sum(count for _, count in dropped)
     seen = records.rows + rejects.rows
     return Summary(seen, rejects.rows, dict(dropped), kept, shards, seconds)

@@ -4,19 +4,21 @@ Decided from narrow columns alone, before any content moves: split and order by 
 shards by a cut of the ordered sizes. Batches stream through DuckDB, which sorts out of core.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 
+from shardwright.errors import UserError
 from shardwright.metadata.catalog import name_parts, scan
 from shardwright.metadata.manifest import Manifest
-from shardwright.metadata.schemas import SHARDS, records
+from shardwright.metadata.schemas import SHARDS, blob, records
 from shardwright.pipelines.relational import commit_query, stream
 from shardwright.pipelines.run import Run
-from shardwright.shards.mds import columns_for, sample_layout, shard_overhead
+from shardwright.quality.groups import components
+from shardwright.shards.formats import FORMATS
 from shardwright.shards.order import CutState, assign_split, cut, id_keys, name_keys, order_keys
 
 SAMPLE_COLUMNS = {
@@ -25,28 +27,36 @@ SAMPLE_COLUMNS = {
 }
 
 
-def sample_columns(modality: str) -> dict[str, str]:
-    """MDS encoding of each column of a sample."""
+# Who stays in the place of whom, for the groups of `near_duplicates`.
+_DUPLICATES = ("duplicates", "near_links", "semantic_duplicates")
+
+
+def sample_schema(modality: str) -> pa.Schema:
+    """Columns of a sample, in order."""
     schema = records(modality)
-    return columns_for(pa.schema([schema.field(name) for name in SAMPLE_COLUMNS[modality]]))
+    return pa.schema([schema.field(name) for name in SAMPLE_COLUMNS[modality]])
 
 
 def _place(run: Run, connection: duckdb.DuckDBPyConnection, records_table: Manifest) -> None:
     """Makes the relation ``placed``: part, row, record_id, split, shard, position."""
     settings = run.recipe.shards
-    columns = sample_columns(run.recipe.modality)
-    layout = sample_layout(columns)
-    blob_lengths = {"content", "image"}
-    sizes = " + ".join(
-        "r.bytes" if name in blob_lengths else f"coalesce(strlen(r.{name}), 0)"
-        for name in layout.variable
-    )
-    group = "NULL" if settings.group_by is None else f"r.{settings.group_by}"
+    schema = sample_schema(run.recipe.modality)
+    shard_format = FORMATS[settings.format]
+    size = shard_format.size_sql(schema, {blob(run.recipe.modality): "bytes"})
+    near = settings.group_by == "near_duplicates"
+    if near:
+        name_groups(connection, _groupings(run))
+    group = "NULL" if settings.group_by is None or near else settings.group_by
     name_parts(connection, records_table)
     kept = f"""
-      SELECT part, file_row_number::INTEGER AS row, r.record_id AS record_id,
-        ({layout.fixed} + {sizes})::BIGINT AS size, ({group})::VARCHAR AS grouped
-      FROM {scan(records_table, positions=True)} r JOIN part_files USING (filename)
+      SELECT part, row, r.record_id AS record_id, size,
+        {"coalesce(g.first_id, r.record_id)" if near else "grouped"} AS grouped
+      FROM (
+        SELECT filename, file_row_number::INTEGER AS row, record_id, ({size})::BIGINT AS size,
+          ({group})::VARCHAR AS grouped
+        FROM {scan(records_table, positions=True)}) r
+        JOIN part_files USING (filename)
+        {"LEFT JOIN near_groups g ON g.record_id = r.record_id" if near else ""}
         JOIN decisions d ON d.record_id = r.record_id WHERE d.keep"""
     names = list(settings.split)
 
@@ -54,7 +64,9 @@ def _place(run: Run, connection: duckdb.DuckDBPyConnection, records_table: Manif
         for batch in stream(connection.cursor(), kept):
             ids = batch.column("record_id")
             keys = id_keys(ids)
-            if settings.group_by is not None:
+            if near:
+                keys = id_keys(batch.column("grouped"))
+            elif settings.group_by is not None:
                 # Records without a group are groups of their own.
                 names_of = batch.column("grouped")
                 keys = np.where(
@@ -76,7 +88,7 @@ def _place(run: Run, connection: duckdb.DuckDBPyConnection, records_table: Manif
 
     def placed() -> Iterator[pa.RecordBatch]:
         state, split = CutState(), -1
-        overhead = shard_overhead(columns, settings.size)
+        overhead = shard_format.overhead(schema, settings.size)
         ordered = "SELECT * FROM keyed ORDER BY split, key, record_id"
         for batch in stream(connection.cursor(), ordered):
             splits = batch.column("split").to_numpy()
@@ -130,8 +142,60 @@ def _fill(
     connection.unregister("batches")
 
 
+def _groupings(run: Run) -> list[Manifest]:
+    """The tables of duplicates that there are.
+
+    Raises:
+        UserError: There is none.
+    """
+    found = [run.layout.manifest(table) for table in _DUPLICATES]
+    tables = [manifest for manifest in found if manifest is not None]
+    if not tables:
+        raise UserError(
+            "shards.group_by is near_duplicates, and no duplicates were looked for; give "
+            "duplicates.near or duplicates.semantic, or set shards.group_by to null"
+        )
+    return tables
+
+
+def name_groups(connection: duckdb.DuckDBPyConnection, duplicates: Sequence[Manifest]) -> None:
+    """Makes the relation ``near_groups``: record_id, first_id, for records linked to others.
+
+    What hangs together by any chain of ``representative_id`` in any of the tables is one group, and
+    ``first_id`` is the least id of its kept records, or else the least of all. So a group of which
+    one record is kept is keyed as that record alone: finding its duplicates does not move it.
+    """
+    links = " UNION ALL ".join(
+        f"SELECT record_id, representative_id FROM {table.table}" for table in duplicates
+    )
+    connection.execute(
+        f"""
+        CREATE OR REPLACE TABLE links AS
+          SELECT DISTINCT record_id, representative_id
+          FROM ({links}) WHERE record_id <> representative_id;
+        CREATE OR REPLACE TABLE linked AS
+          SELECT record_id, row_number() OVER (ORDER BY coalesce(keep, false) DESC, record_id) AS id
+          FROM (SELECT record_id FROM links UNION SELECT representative_id FROM links)
+            LEFT JOIN decisions USING (record_id);
+        CREATE OR REPLACE TABLE link_edges AS
+          SELECT least(l.id, r.id) AS a, greatest(l.id, r.id) AS b
+          FROM links JOIN linked l USING (record_id)
+            JOIN linked r ON r.record_id = representative_id"""
+    )
+    components(connection, "link_edges", "link_groups")
+    connection.execute(
+        """
+        CREATE OR REPLACE TABLE near_groups AS
+          SELECT l.record_id, f.record_id AS first_id FROM link_groups
+            JOIN linked l ON l.id = vertex JOIN linked f ON f.id = representative"""
+    )
+
+
 def assign(run: Run, version: str, records_table: Manifest, decisions: Manifest) -> Manifest:
     """Commits ``shards``: where each kept record goes."""
+    inputs = [records_table, decisions]
+    if run.recipe.shards.group_by == "near_duplicates":
+        inputs += _groupings(run)
     return commit_query(
         run,
         "shard",
@@ -143,7 +207,7 @@ def assign(run: Run, version: str, records_table: Manifest, decisions: Manifest)
             )
         },
         parameters=run.recipe.shards.model_dump(mode="json"),
-        inputs=[records_table, decisions],
+        inputs=inputs,
         aligned=records_table,
         prepare=lambda connection: _place(run, connection, records_table),
     )["shards"]

@@ -355,11 +355,13 @@ class Prune(Section):
 class Shards(Section):
     """The hand-off to the training job."""
 
-    format: Literal["mds"] = "mds"
+    format: Literal["mds", "webdataset", "parquet"] = "mds"
     size: Bytes = 64_000_000
     seed: Annotated[int, Field(ge=0)] = 0
     split: dict[str, Share] = {"train": 0.99, "validation": 0.01}
-    group_by: Literal["repository", "label", "language", "content_sha256"] | None = None
+    group_by: (
+        Literal["repository", "label", "language", "content_sha256", "near_duplicates"] | None
+    ) = None
 
     @model_validator(mode="after")
     def _split_is_whole(self) -> "Shards":

@@ -135,7 +135,7 @@ def _summary(
         ]
     listed = read_file_list(layout.shards)
     if listed is not None:
-        shards = [file for file in listed.files if file.format == "mds"]
+        shards = listed.shards
         facts += [
             ("shards", number(len(shards))),
             ("in the shards", size(sum(file.bytes for file in shards))),
@@ -278,14 +278,13 @@ def _shards(layout: Layout) -> Iterator[str]:
     if listed is None:
         return
     splits: dict[str, list[int]] = {}
-    for file in listed.files:
-        if file.format == "mds":
-            counts = splits.setdefault(file.path.partition("/")[0], [0, 0, 0])
-            counts[0], counts[1], counts[2] = (
-                counts[0] + 1,
-                counts[1] + file.rows,
-                counts[2] + file.bytes,
-            )
+    for file in listed.shards:
+        counts = splits.setdefault(file.path.partition("/")[0], [0, 0, 0])
+        counts[0], counts[1], counts[2] = (
+            counts[0] + 1,
+            counts[1] + file.rows,
+            counts[2] + file.bytes,
+        )
     yield "<h2>Shards</h2>"
     total = sum(samples for _, samples, _ in splits.values())
     yield _table(

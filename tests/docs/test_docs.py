@@ -41,17 +41,8 @@ PAGES = {
     page: (ROOT / "docs" / f"{page}.md").read_text()
     for page in (
         *("sources", "filters", "duplicates", "decontamination", "embeddings", "indexes"),
-        *(
-            "semantic",
-            "corruptions",
-            "pruning",
-            "evaluation",
-            "budget",
-            "kernels",
-            "tables",
-            "metadata",
-            "extending",
-        ),
+        *("semantic", "corruptions", "pruning", "evaluation", "budget", "kernels", "tables"),
+        *("metadata", "shards", "training", "stores", "extending"),
     )
 }
 _BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

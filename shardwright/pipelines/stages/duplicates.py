@@ -16,7 +16,7 @@ from shardwright.metadata.catalog import name_parts, scan
 from shardwright.metadata.files import fingerprint
 from shardwright.metadata.layout import Layout, opened
 from shardwright.metadata.manifest import Manifest
-from shardwright.metadata.schemas import DUPLICATE_SEMANTICS, DUPLICATES, signatures
+from shardwright.metadata.schemas import DUPLICATE_SEMANTICS, DUPLICATES, NEAR_LINKS, signatures
 from shardwright.pipelines.alive import drop_parameters, drops_query
 from shardwright.pipelines.keep import keep_order
 from shardwright.pipelines.near import SignPart, sign_tasks
@@ -26,13 +26,14 @@ from shardwright.pipelines.recipe import Recipe
 from shardwright.pipelines.relational import commit_query
 from shardwright.pipelines.run import Run
 
-VERSION = "2"
+VERSION = "3"
 
 # A group's id is its content hash (exact) or the id of the record that stays (near).
 _DUPLICATES = """
 SELECT record_id, kind, group_id, representative_id, similarity::DOUBLE AS similarity
 FROM (FROM exact_rows UNION ALL FROM near_rows) ORDER BY kind, group_id, record_id
 """
+_LINKS = "SELECT record_id, representative_id FROM near_link_rows ORDER BY record_id"
 _SEMANTICS = "SELECT kind, semantics, chosen, removed FROM counts ORDER BY kind, semantics"
 
 
@@ -53,6 +54,7 @@ def run_duplicates(run: Run, progress: StageProgress) -> None:
     if not settings.exact and settings.near is None:
         run.drop("duplicates")
         run.drop("duplicate_semantics")
+        run.drop("near_links")
         return
     _, dropping = drops_query(run, "duplicates")
     earlier = [_opened(uri, run.recipe, signed) for uri in settings.against]
@@ -73,6 +75,7 @@ def run_duplicates(run: Run, progress: StageProgress) -> None:
         _exact(connection, settings.exact)
         if settings.near is None or signed is None:
             connection.execute("CREATE TABLE near_rows AS FROM exact_rows WHERE false")
+            connection.execute("CREATE TABLE near_link_rows AS FROM exact_rows WHERE false")
             return
         tables = [one.signatures for one in earlier if one.signatures is not None]
         work = fingerprint(
@@ -92,6 +95,7 @@ def run_duplicates(run: Run, progress: StageProgress) -> None:
         {
             "duplicates": (DUPLICATES, _DUPLICATES),
             "duplicate_semantics": (DUPLICATE_SEMANTICS, _SEMANTICS),
+            "near_links": (NEAR_LINKS, _LINKS),
         },
         parameters=parameters,
         inputs=inputs,
@@ -247,6 +251,10 @@ def _near(connection: duckdb.DuckDBPyConnection, semantics: str) -> None:
           SELECT DISTINCT r.record_id, 'near', r.record_id, r.record_id, 1.0::DOUBLE
           FROM groups g JOIN vertices r ON r.vertex = g.representative
           WHERE NOT is_settled(r.vertex);
+        CREATE TABLE near_link_rows AS
+          SELECT v.record_id, r.record_id AS representative_id
+          FROM connected c JOIN vertices v ON v.vertex = c.vertex
+            JOIN vertices r ON r.vertex = c.representative;
         INSERT INTO counts
           SELECT 'near', semantics, semantics = '{semantics}', removed FROM removed"""
     )

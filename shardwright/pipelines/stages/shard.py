@@ -1,4 +1,4 @@
-"""``shard``: the kept records in global random order, as MDS shards and whole as ``curated``.
+"""``shard``: the kept records in global random order, as shard files and whole as ``curated``.
 
 Where every record goes is decided first, from narrow columns alone: its split and its order by
 keyed hashes, its shard by a cut of the ordered sizes. Then contents move twice: each worker reads
@@ -25,14 +25,11 @@ from shardwright.metadata.schemas import SHARDS, curated
 from shardwright.metadata.tables import read_batches
 from shardwright.pipelines.jobs import Job, Output, Task, commit_job
 from shardwright.pipelines.masking import mask_found
-from shardwright.pipelines.placement import SAMPLE_COLUMNS, assign, sample_columns
+from shardwright.pipelines.placement import assign, sample_schema
 from shardwright.pipelines.progress import StageProgress
 from shardwright.pipelines.run import Run
-from shardwright.shards.mds import (
-    ShardFile,
-    write_index,
-    write_shard,
-)
+from shardwright.shards.formats import FORMATS
+from shardwright.shards.mds import ShardFile
 
 VERSION = "1"
 # Samples that a worker groups by shard at a time; a part larger than this leaves several files.
@@ -73,7 +70,7 @@ class GroupPart:
             output.write(
                 "curated", pa.RecordBatch.from_arrays([*batch.columns, split], schema=schema)
             )
-            samples = batch.select(list(SAMPLE_COLUMNS[self.modality]))
+            samples = batch.select(sample_schema(self.modality).names)
             position = here.column("position").combine_chunks()
             held.append(samples.append_column(pa.field("position", pa.int32()), position))
             held_bytes += samples.nbytes
@@ -115,6 +112,7 @@ class WriteShard:
     """Gathers one shard's samples from every part and writes its file."""
 
     modality: str
+    format: str
     size: int
     grouped: Path
 
@@ -122,9 +120,10 @@ class WriteShard:
         """Writes shard number ``payload["shard"]`` of its split."""
         table = open_listed(self.grouped).read(payload["bucket"])
         order = np.argsort(table.column("position").to_numpy(), kind="stable")
-        path = output.file(".mds")
-        shard = write_shard(path, table, sample_columns(self.modality), self.size, order)
-        output.result = asdict(replace(shard, basename=f"shard.{payload['shard']:05d}.mds"))
+        kind = FORMATS[self.format]
+        path = output.file(kind.suffix)
+        shard = kind.write(path, table, sample_schema(self.modality), self.size, order)
+        output.result = asdict(replace(shard, basename=kind.basename(payload["shard"])))
 
 
 def run_shard(run: Run, progress: StageProgress) -> None:
@@ -173,9 +172,8 @@ def run_shard(run: Run, progress: StageProgress) -> None:
         names = [name for _, left in grouping.results() for name in left.get("files", ())]
         files = [grouping.folder / name for name in names]
         listing = list_bucketed(files, len(buckets), grouping.folder)
-        run.execute(
-            "shard", writing, WriteShard(run.recipe.modality, settings.size, listing), progress
-        )
+        work_on = WriteShard(run.recipe.modality, settings.format, settings.size, listing)
+        run.execute("shard", writing, work_on, progress)
     run.incomplete()
     _commit_shards(run, writing, buckets, work, replace(origin, ended=time.time()))
     commit_job(grouping, replace(origin, ended=time.time()))
@@ -229,8 +227,9 @@ def _write_tasks(buckets: list[tuple[str, int, int]], work: str, size: int) -> I
 def _commit_shards(
     run: Run, job: Job, buckets: list[tuple[str, int, int]], work: str, origin: Origin
 ) -> None:
-    """Moves the shard files into place, writes an index for each split, and the list of all."""
-    root = run.layout.shards
+    """Moves the shard files into place, writes what indexes each split, and the list of all."""
+    root, settings = run.layout.shards, run.recipe.shards
+    kind, schema = FORMATS[settings.format], sample_schema(run.recipe.modality)
     root.mkdir(parents=True, exist_ok=True)
     (root / "_manifest.json").unlink(missing_ok=True)
     for index in root.glob("*/index.json"):
@@ -243,20 +242,18 @@ def _commit_shards(
                 f"{split}/{shard.basename}: {shard.samples} samples, not {samples}"
             )
         (root / split).mkdir(exist_ok=True)
-        staged = job.folder / f"{task.name}.mds"
+        staged = job.folder / f"{task.name}{kind.suffix}"
         staged.replace(root / split / shard.basename)
         by_split.setdefault(split, []).append(shard)
     files: list[ListedFile] = []
-    columns = sample_columns(run.recipe.modality)
     for split, shards in by_split.items():
-        index = root / split / "index.json"
-        write_index(index, shards, columns, run.recipe.shards.size)
         files += [
-            ListedFile(f"{split}/{s.basename}", s.bytes, s.sha256, s.samples, "mds") for s in shards
+            ListedFile(f"{split}/{s.basename}", s.bytes, s.sha256, s.samples, kind.name)
+            for s in shards
         ]
-        files.append(
-            ListedFile(f"{split}/index.json", index.stat().st_size, sha256_file(index), 0, "json")
-        )
+        for path in kind.write_index(root / split, shards, schema, settings.size):
+            name = f"{split}/{path.name}"
+            files.append(ListedFile(name, path.stat().st_size, sha256_file(path), 0, "json"))
     named = {root / file.path for file in files}
     for path in list(root.glob("*/*")):
         if path not in named:

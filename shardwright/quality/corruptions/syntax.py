@@ -50,8 +50,7 @@ def _break_name(name: bytes, rng: random.Random) -> bytes:
         separator = rng.choice((b"-", b" "))
         return name.strip(b"_").replace(b"_", separator)
     middle = rng.randrange(1, len(text))
-    separator = (" ", "-", " ", "?")[way]
-    return f"{text[:middle]}{separator}{text[middle:]}".encode()
+    return (text[:middle] + (" ", "-", " ", "?")[way] + text[middle:]).encode()
 
 
 def _find_keywords(source: Source, rng: random.Random) -> list[Place]:
