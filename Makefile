@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/ready
 WORKERS ?= 2
 
-.PHONY: demo test test-cuda check fix bench bench-kernels bench-duplicates bench-semdedup bench-pruning clean
+.PHONY: demo test test-slow test-cuda check fix bench bench-kernels bench-duplicates bench-semdedup bench-pruning clean
 
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it with PYTHON=..."; exit 1; }
@@ -36,6 +36,11 @@ check: $(READY)
 
 test: check .cache/pictures
 	$(BIN)/pytest -n $(WORKERS)
+
+# Every stage killed, whole collections: what `make test` leaves out to stay short.
+test-slow: $(READY)
+	$(BIN)/pytest -n $(WORKERS) -m slow
+	$(BIN)/python benchmarks/pruning_training.py --check
 
 # On a machine with a card; PY is a Python with torch, pytest and NVIDIA's bindings.
 PY ?= $(BIN)/python

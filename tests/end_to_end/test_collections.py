@@ -10,12 +10,12 @@ import pytest
 
 from shardwright.metadata.layout import Layout
 
-FILES = 5_000
+FILES = 15_000
 
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """5,000 real source files, linked from the environment: bytes shared, names our own."""
+    """15,000 real source files, linked from the environment: bytes shared, names our own."""
     folder = tmp_path_factory.mktemp("sources")
     base = common.source_files(1)[0].parents[0]
     while base.name != "site-packages":
@@ -30,10 +30,10 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_5000_source_files_and_what_a_change_costs(sources: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_15000_source_files_and_what_a_change_costs(sources: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     command = ["curate", "recipes/code.yaml", "--input", str(sources), "--output", str(output)]
-    command += ["--set", "limits.part_bytes=6MB"]
     done = common.shardwright(*command)
     assert done.returncode == 0, done.stderr
     layout = Layout(output)

@@ -16,6 +16,8 @@ import pytest
 from shardwright.pipelines.curate import STAGES
 
 NAMES = list(STAGES)
+OFTEN = ("ingest", "score", "shard")
+"""Stages of ``make test``; ``make test-slow`` has the others."""
 FILES = 45
 
 Order = Callable[..., tuple[int, dict[str, Any]]]
@@ -77,7 +79,10 @@ def whole(order: Order, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     return folder, made
 
 
-@pytest.mark.parametrize("stage", NAMES)
+@pytest.mark.parametrize(
+    "stage",
+    [n if n in OFTEN else pytest.param(n, marks=pytest.mark.slow) for n in NAMES],
+)
 def test_killed_and_run_again(
     stage: str,
     code: Path,
