@@ -5,7 +5,8 @@ BIN := .venv/bin
 READY := .venv/ready
 WORKERS ?= 2
 
-.PHONY: demo test test-slow test-cuda check fix bench bench-kernels bench-duplicates bench-semdedup bench-pruning clean
+.PHONY: demo test test-slow test-cuda check fix bench bench-kernels bench-duplicates bench-semdedup \
+  bench-pruning bench-loader clean
 
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it with PYTHON=..."; exit 1; }
@@ -83,6 +84,10 @@ bench-semdedup: $(READY)
 bench-pruning: $(READY)
 	$(BIN)/python benchmarks/pruning.py
 	$(BIN)/python benchmarks/pruning_training.py
+
+# Ours, mosaicml-streaming, litdata, webdataset and Parquet, and a store that is far away.
+bench-loader: $(READY)
+	$(BIN)/python benchmarks/loader.py
 
 bench-duplicates: .cache/peers .cache/pictures
 	$(BIN)/python benchmarks/duplicates.py

@@ -369,7 +369,9 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--share", type=float, default=0.1, help="of the files that is damaged")
-    parser.add_argument("--fraction", type=float, default=pruning.RULES.fraction, help="that is pruned")
+    parser.add_argument(
+        "--fraction", type=float, default=pruning.RULES.fraction, help="that is pruned"
+    )
     parser.add_argument("--cut", choices=("files", "bytes"), default="files", help="a fraction of")
     parser.add_argument("--methods", nargs="*", default=METHODS, help="also others that are scored")
     parser.add_argument("--model", default="builtin:hashing")

@@ -162,10 +162,10 @@ def files_of(layout: Layout) -> Iterator[tuple[str, int, str, str]]:
         for part in manifest.parts() if manifest is not None else ():
             if part.file is not None:
                 yield f"tables/{table}/{part.file}", part.bytes, part.sha256, "parquet"
-    for folder in (layout.shards, layout.indexes):
+    for name, folder in layout.folders.items():
         listed = read_file_list(folder)
         for file in listed.files if listed is not None else ():
-            yield f"{folder.name}/{file.path}", file.bytes, file.sha256, file.format
+            yield f"{name}/{file.path}", file.bytes, file.sha256, file.format
 
 
 def _distribution(layout: Layout, tables: Iterable[Manifest]) -> Iterator[dict[str, Any]]:
@@ -302,11 +302,11 @@ def _activities(layout: Layout, source: dict[str, Any]) -> Iterator[dict[str, An
         made.setdefault(manifest.origin.stage, []).append(
             (manifest.origin, manifest.table, manifest.content_sha256)
         )
-    for folder in (layout.indexes, layout.shards):
+    for name, folder in layout.folders.items():
         listed = read_file_list(folder)
         if listed is not None:
             made.setdefault(listed.origin.stage, []).append(
-                (listed.origin, f"{folder.name} files", _content(listed))
+                (listed.origin, f"{name} files", _content(listed))
             )
     agent = {
         "@id": f"software/shardwright-{shardwright.__version__}",

@@ -108,27 +108,28 @@ def strange_tables(layout: Layout) -> Iterator[str]:
             yield f"tables/{path.name}: no table of that name"
 
 
-def folder_faults(folder: Path) -> tuple[FileList | None, list[str]]:
-    """Holds a folder of shards or indexes against its manifest."""
+def folder_faults(layout: Layout, name: str) -> tuple[FileList | None, list[str]]:
+    """Holds one of ``layout.folders`` against its manifest."""
+    folder = layout.folders[name]
     if not folder.exists():
         return None, []
     try:
         listed = read_file_list(folder)
     except DataError as error:
-        return None, [str(error).removeprefix(f"{folder.parent}/")]
+        return None, [_relative(layout, str(error))]
     if listed is None:
-        return None, [f"{folder.name}: files without a manifest; run the curation again"]
+        return None, [f"{name}: files without a manifest; run the curation again"]
     faults = []
     named = {MANIFEST}
     for file in listed.files:
         named.add(file.path)
         fault = _file_fault(folder / file.path, file.bytes, file.sha256)
         if fault is not None:
-            faults.append(f"{folder.name}/{file.path}: {fault}")
+            faults.append(f"{name}/{file.path}: {fault}")
     for path in sorted(folder.rglob("*")):
         below = path.relative_to(folder).as_posix()
         if path.is_file() and below not in named:
-            faults.append(f"{folder.name}/{below}: not named by the manifest")
+            faults.append(f"{name}/{below}: not named by the manifest")
     return listed, faults
 
 
@@ -144,13 +145,13 @@ def lineage_faults(layout: Layout) -> Iterator[str]:
         if manifest is not None:
             origins[f"tables/{name}"] = manifest.origin
             content[name] = manifest.content_sha256
-    for folder in (layout.indexes, layout.shards):
+    for name, folder in layout.folders.items():
         try:
             listed = read_file_list(folder)
         except DataError:
             continue
         if listed is not None:
-            origins[folder.name] = listed.origin
+            origins[name] = listed.origin
     for place, origin in origins.items():
         for table, sha256 in origin.inputs.items():
             if table not in content and table in TABLES:

@@ -55,6 +55,7 @@ TABLES = (
     "decisions",
     "shards",
     "curated",
+    "tokens",
 )
 
 
@@ -78,6 +79,17 @@ class Layout:
     def indexes(self) -> Path:
         """Folder of the FAISS files."""
         return self.root / "indexes"
+
+    @property
+    def sequences(self) -> Path:
+        """Folder of the files of packed tokens, as ``shards``."""
+        return self.root / "tokens" / "shards"
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """Folders whose files a list names, by their path below the root."""
+        folders = (self.indexes, self.shards, self.sequences)
+        return {folder.relative_to(self.root).as_posix(): folder for folder in folders}
 
     def table(self, name: str) -> Path:
         """Folder of a committed table."""

@@ -238,6 +238,17 @@ DECISIONS = pa.schema(
     ]
 )
 
+TOKENS = pa.schema(
+    [
+        pa.field("record_id", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("sequence", pa.int64(), nullable=False),
+        pa.field("start", pa.int32(), nullable=False),
+        pa.field("tokens", pa.int32(), nullable=False),
+    ]
+)
+"""Where each kept record begins in the sequences of its split, and how many tokens it has."""
+
 SHARDS = pa.schema(
     [
         _ID,

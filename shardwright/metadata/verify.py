@@ -49,14 +49,15 @@ def verify(layout: Layout) -> list[str]:
         if name in _NEEDED and manifest is None and not found:
             faults.append(f"tables/{name}: no such table; run the curation to its end")
     faults += strange_tables(layout)
-    listed, found = folder_faults(layout.shards)
+    listed, found = folder_faults(layout, "shards")
     if listed is None and not found:
         found = ["shards: no shards; run the curation to its end"]
     faults += found
     shards = listed if not found else None
-    listed, found = folder_faults(layout.indexes)
+    listed, found = folder_faults(layout, "indexes")
     faults += found
     index = listed if not found else None
+    faults += folder_faults(layout, "tokens/shards")[1]
     for name in ("records", "curated"):
         if name in sound:
             faults += _content_faults(sound[name])
@@ -155,7 +156,7 @@ _CHECKS = (
         for name in (
             *("records", "lookup", "filter_scores", "signatures", "embeddings", "clusters"),
             *("similarities", "classified", "scores", "score_explanations"),
-            *("decisions", "shards", "curated"),
+            *("decisions", "shards", "curated", "tokens"),
         )
     ),
     _unique("duplicates", "record_id, kind"),
@@ -186,6 +187,7 @@ _CHECKS = (
     _missing("lookup", "records that it does not hold", "records", "FROM records"),
     _missing("curated", "kept records that it does not hold", "decisions", _KEPT),
     _missing("shards", "kept records that it does not hold", "decisions", _KEPT),
+    _missing("tokens", "kept records that it does not hold", "decisions", _KEPT),
     *(
         _Check(
             name,

@@ -28,6 +28,7 @@ TABLES = {
     "side_effects": "What each method would prune, by language, length, licence and the like.",
     "stability": "How much of what a method prunes it prunes again when k-means starts elsewhere.",
     "decisions": "One row per record: whether it is kept, or which stage dropped it and why.",
+    "tokens": "Where each kept record begins in the sequences of tokens, and how many it has.",
     "shards": "Where each kept record stands in the shards: split, shard and position.",
     "curated": "The kept records whole, with their split.",
 }

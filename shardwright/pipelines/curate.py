@@ -17,6 +17,7 @@ from shardwright.metadata.layout import Layout
 from shardwright.metadata.manifest import Manifest
 from shardwright.pipelines.execution import check_beam_arguments
 from shardwright.pipelines.labels import check_labels
+from shardwright.pipelines.opt_out import read_opt_outs
 from shardwright.pipelines.progress import Reporter, StageMetrics, StageProgress
 from shardwright.pipelines.recipe import Recipe
 from shardwright.pipelines.run import Run, locked
@@ -38,6 +39,7 @@ from shardwright.pipelines.stages.semantic import check_semantic, run_semantic
 from shardwright.pipelines.stages.shard import run_shard
 from shardwright.pipelines.stages.study import check_study, run_study
 from shardwright.pipelines.token_budget import budget_lines
+from shardwright.pipelines.tokenising import check_tokens
 
 _BEAM_STAGES = (
     *("ingest", "filter", "duplicates", "embed", "decontaminate", "semantic"),
@@ -110,6 +112,8 @@ def curate(
         check_index(recipe.index)
     if "study" in names:
         check_study(recipe)
+    if "shard" in names:
+        check_tokens(recipe)
     if "cluster" in names:
         check_device(recipe)  # and a device
     if "score" in names:
@@ -151,6 +155,8 @@ def _check(
         check_beam_arguments(arguments)
     if "evaluate" in names:
         check_evaluate(recipe)
+    if "prune" in names:
+        read_opt_outs(recipe.opt_out)
     _check_apart(recipe, output)
     _check_ours(output)
 
@@ -249,7 +255,7 @@ def summarise(layout: Layout, seconds: float) -> Summary | None:
         return None
     with connect(layout, tables=["decisions"]) as connection:
         dropped = connection.execute(
-            "SELECT reason, count(*) FROM decisions WHERE NOT keep GROUP BY stage, reason "
+            "SELECT reason, count(*) FROM decisions WHERE NOT keep GROUP BY reason "
             "ORDER BY min(CASE stage WHEN 'prune' THEN 1 ELSE 0 END), reason"
         ).fetchall()
     listed = read_file_list(layout.shards)

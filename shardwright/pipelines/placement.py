@@ -2,6 +2,9 @@
 
 Decided from narrow columns alone, before any content moves: split and order by keyed hashes of ids,
 shards by a cut of the ordered sizes. Batches stream through DuckDB, which sorts out of core.
+
+Records whose owners opted out are placed with all others, and those behind them in their shard move
+up when they go: no other shard changes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,11 +15,13 @@ import numpy as np
 import pyarrow as pa
 
 from shardwright.errors import UserError
-from shardwright.metadata.catalog import name_parts, scan
+from shardwright.metadata.catalog import connect, name_parts, scan
 from shardwright.metadata.manifest import Manifest
 from shardwright.metadata.schemas import SHARDS, blob, records
+from shardwright.pipelines.opt_out import TAKEN_OUT
 from shardwright.pipelines.relational import commit_query, stream
 from shardwright.pipelines.run import Run
+from shardwright.pipelines.unchanged import remember_places
 from shardwright.quality.groups import components
 from shardwright.shards.formats import FORMATS
 from shardwright.shards.order import CutState, assign_split, cut, id_keys, name_keys, order_keys
@@ -191,11 +196,46 @@ def name_groups(connection: duckdb.DuckDBPyConnection, duplicates: Sequence[Mani
     )
 
 
-def assign(run: Run, version: str, records_table: Manifest, decisions: Manifest) -> Manifest:
-    """Commits ``shards``: where each kept record goes."""
+def taken_out(run: Run) -> int:
+    """How many records are not kept only because their owners opted out."""
+    with connect(run.layout, tables=["decisions"]) as connection:
+        counted = f"SELECT count(*) FROM decisions WHERE {TAKEN_OUT}"
+        return int(connection.execute(counted).fetchall()[0][0])
+
+
+def assign(
+    run: Run, version: str, records_table: Manifest, decisions: Manifest, gone: int
+) -> Manifest:
+    """Commits ``shards``: where each kept record goes.
+
+    Args:
+        run: The run.
+        version: Version of the stage's code.
+        records_table: The records.
+        decisions: The decision on each.
+        gone: What ``taken_out`` counts.
+    """
     inputs = [records_table, decisions]
     if run.recipe.shards.group_by == "near_duplicates":
         inputs += _groupings(run)
+    places = "FROM placed"
+    if gone:
+        places = f"""
+        FROM (
+          SELECT * REPLACE (
+            row_number() OVER (PARTITION BY split, shard ORDER BY position) - 1 AS position)
+          FROM placed ANTI JOIN (SELECT record_id FROM {scan(decisions)} WHERE {TAKEN_OUT})
+            USING (record_id))"""
+
+    def prepare(connection: duckdb.DuckDBPyConnection) -> None:
+        remember_places(run)
+        if gone:  # as if they stayed
+            connection.execute(
+                "CREATE OR REPLACE VIEW decisions AS "
+                f"SELECT record_id, keep OR ({TAKEN_OUT}) AS keep FROM {scan(decisions)}"
+            )
+        _place(run, connection, records_table)
+
     return commit_query(
         run,
         "shard",
@@ -203,11 +243,11 @@ def assign(run: Run, version: str, records_table: Manifest, decisions: Manifest)
         {
             "shards": (
                 SHARDS,
-                "SELECT part, record_id, split, shard, position FROM placed ORDER BY part, row",
+                f"SELECT part, record_id, split, shard, position {places} ORDER BY part, row",
             )
         },
-        parameters=run.recipe.shards.model_dump(mode="json"),
+        parameters=run.recipe.shards.parameters(),
         inputs=inputs,
         aligned=records_table,
-        prepare=lambda connection: _place(run, connection, records_table),
+        prepare=prepare,
     )["shards"]

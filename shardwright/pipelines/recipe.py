@@ -19,6 +19,7 @@ from shardwright.pipelines.sections import (
     Highest,
     Index,
     Limits,
+    Patterns,
     Prune,
     Section,
     Shards,
@@ -46,6 +47,7 @@ class Recipe(Section):
     study: Study = Study()
     prune: Prune | None = Prune()
     evaluate: Evaluate | None = None
+    opt_out: Patterns | None = None
     shards: Shards = Shards()
     runner: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 

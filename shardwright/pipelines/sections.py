@@ -352,6 +352,16 @@ class Prune(Section):
         return self.model_dump(mode="json", exclude=aside)
 
 
+class Tokens(Section):
+    """Sequences of tokens beside the shards: which tokenizer, how long, what is rearranged."""
+
+    tokenizer: Annotated[str, Field(min_length=1)]
+    length: Annotated[int, Field(ge=2, le=2**20)] = 2048
+    end: str | None = None
+    fim: Share = 0.0
+    fim_mode: Literal["psm", "spm"] = "psm"
+
+
 class Shards(Section):
     """The hand-off to the training job."""
 
@@ -362,6 +372,7 @@ class Shards(Section):
     group_by: (
         Literal["repository", "label", "language", "content_sha256", "near_duplicates"] | None
     ) = None
+    tokens: Tokens | None = None
 
     @model_validator(mode="after")
     def _split_is_whole(self) -> "Shards":
@@ -375,3 +386,7 @@ class Shards(Section):
                     f"split name {name!r} becomes a folder; use letters, digits, '_' and '-'"
                 )
         return self
+
+    def parameters(self) -> dict[str, Any]:
+        """What decides the shards; the sequences of tokens are made from them."""
+        return self.model_dump(mode="json", exclude={"tokens"})

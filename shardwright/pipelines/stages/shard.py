@@ -3,13 +3,15 @@
 Where every record goes is decided first, from narrow columns alone: its split and its order by
 keyed hashes, its shard by a cut of the ordered sizes. Then contents move twice: each worker reads
 its part of ``records``, writes its part of ``curated`` and the samples grouped by shard (a bucketed
-table); and for each shard a worker reads its row group of every part and writes the file.
+table); and for each shard a worker reads its row group of every part and writes the file. Shard
+files in which no record came, went or moved stay, and so do parts of ``curated``.
 """
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +22,16 @@ from shardwright.metadata.bucketed import list_bucketed, open_listed, write_buck
 from shardwright.metadata.catalog import connect
 from shardwright.metadata.filelist import ListedFile, read_file_list, write_file_list
 from shardwright.metadata.files import fingerprint, sha256_file
-from shardwright.metadata.manifest import Manifest, Origin
+from shardwright.metadata.manifest import Manifest, Origin, Part, write_manifest
 from shardwright.metadata.schemas import SHARDS, curated
-from shardwright.metadata.tables import read_batches
-from shardwright.pipelines.jobs import Job, Output, Task, commit_job
+from shardwright.metadata.tables import read_batches, write_empty
+from shardwright.pipelines.jobs import Job, Output, Task, place, remove_unnamed
 from shardwright.pipelines.masking import mask_found
-from shardwright.pipelines.placement import assign, sample_schema
+from shardwright.pipelines.placement import assign, sample_schema, taken_out
 from shardwright.pipelines.progress import StageProgress
 from shardwright.pipelines.run import Run
+from shardwright.pipelines.tokenising import write_tokens
+from shardwright.pipelines.unchanged import Unchanged, find_unchanged, forget_places
 from shardwright.shards.formats import FORMATS
 from shardwright.shards.mds import ShardFile
 
@@ -38,10 +42,18 @@ _GROUPED_BYTES = 64_000_000
 
 @dataclass(frozen=True)
 class GroupPart:
-    """Writes a part's kept records to ``curated``, and its samples grouped by shard."""
+    """Writes a part's kept records to ``curated``, and its samples grouped by shard.
+
+    Attributes:
+        modality: Of the records.
+        first_bucket: Bucket of each split's shard 0.
+        written: Buckets of the shards that are written; samples of others are left out.
+        masked: Filters that mask.
+    """
 
     modality: str
     first_bucket: dict[str, int]
+    written: tuple[int, ...]
     masked: tuple[str, ...]
 
     def __call__(self, payload: dict[str, Any], output: Output) -> None:
@@ -51,6 +63,7 @@ class GroupPart:
         places = pa.Table.from_batches(read_batches(Path(payload["shards"])), SHARDS)
         starts = [self.first_bucket[split] for split in places.column("split").to_pylist()]
         buckets = places.column("shard").to_numpy() + np.array(starts, np.int32)
+        wanted = np.isin(buckets, self.written)
         kept_ids = places.column("record_id").to_pylist()
         schema = curated(self.modality)
         held: list[pa.RecordBatch] = []
@@ -72,14 +85,18 @@ class GroupPart:
             )
             samples = batch.select(sample_schema(self.modality).names)
             position = here.column("position").combine_chunks()
-            held.append(samples.append_column(pa.field("position", pa.int32()), position))
-            held_bytes += samples.nbytes
+            samples = samples.append_column(pa.field("position", pa.int32()), position)
+            chosen = wanted[done : done + len(keep)]
             done += len(keep)
+            if not chosen.all():
+                samples = samples.filter(pa.array(chosen))
+            held.append(samples)
+            held_bytes += samples.nbytes
             if held_bytes >= _GROUPED_BYTES:
-                self._flush(output, held, buckets[flushed:done])
+                self._flush(output, held, buckets[flushed:done][wanted[flushed:done]])
                 held, held_bytes, flushed = [], 0, done
-        if held:
-            self._flush(output, held, buckets[flushed:done])
+        if wanted[flushed:done].any():
+            self._flush(output, held, buckets[flushed:done][wanted[flushed:done]])
         if done != len(kept_ids):
             raise AssertionError(f"{payload['records']}: {len(kept_ids) - done} kept rows missing")
 
@@ -100,9 +117,9 @@ class GroupPart:
 def _in_order(ids: list[str], kept: list[str], first: int) -> list[int]:
     """Places in ``ids`` of the next kept ids, which stand in the same order."""
     places = []
-    for place, record_id in enumerate(ids):
+    for row, record_id in enumerate(ids):
         if first < len(kept) and kept[first] == record_id:
-            places.append(place)
+            places.append(row)
             first += 1
     return places
 
@@ -127,18 +144,26 @@ class WriteShard:
 
 
 def run_shard(run: Run, progress: StageProgress) -> None:
-    """Runs the stage."""
+    """Runs the stage: the shards, and the sequences of tokens where they are asked for."""
+    _write_shards(run, progress)
+    write_tokens(run, progress)
+
+
+def _write_shards(run: Run, progress: StageProgress) -> None:
     started = time.time()
     layout, settings = run.layout, run.recipe.shards
     records_table = layout.need("records", "ingest")
     decisions = layout.need("decisions", "prune")
-    shards = assign(run, VERSION, records_table, decisions)
-    parameters, inputs = settings.model_dump(mode="json"), [records_table, shards]
+    gone = taken_out(run)
+    shards = assign(run, VERSION, records_table, decisions, gone)
+    parameters, inputs = settings.parameters(), [records_table, shards]
     scores = None
     if run.recipe.masked:
         parameters["masked"] = list(run.recipe.masked)
         scores = layout.need("filter_scores", "filter")
         inputs.append(scores)
+    if gone:
+        parameters["taken_out"] = gone
     origin = run.origin("shard", VERSION, parameters, inputs, started)
     work = fingerprint(version=VERSION, parameters=parameters, inputs=origin.inputs)
     progress.records, progress.bytes = shards.rows, records_table.bytes
@@ -155,30 +180,38 @@ def run_shard(run: Run, progress: StageProgress) -> None:
         progress.parts = progress.reused = table.count + len(listed.files)
         for job in ("group", "write"):  # what a run left that was cut off behind its commit
             shutil.rmtree(layout.staging(job), ignore_errors=True)
+        forget_places(run)
         return
+    same = find_unchanged(run, shards, origin)
     buckets = _buckets(run)
-    first = {split: bucket for bucket, (split, shard, _) in enumerate(buckets) if shard == 0}
+    first = _first_buckets(buckets)
+    written = [bucket for bucket in buckets if bucket[:2] not in same.files]
+    progress.parts = progress.reused = len(same.parts) + len(buckets) - len(written)
+    numbers = tuple(first[split] + shard for split, shard, _ in written)
     grouping = run.plan(
         "group",
         {"curated": curated(run.recipe.modality)},
-        _group_tasks(records_table, shards, scores, work),
+        _group_tasks(records_table, shards, scores, fingerprint(work=work, written=numbers), same),
         staged_only=True,
     )
-    run.execute(
-        "shard", grouping, GroupPart(run.recipe.modality, first, run.recipe.masked), progress
+    group = GroupPart(run.recipe.modality, first, numbers, run.recipe.masked)
+    run.execute("shard", grouping, group, progress)
+    writing = run.plan(
+        "write", {}, _write_tasks(written, numbers, work, settings.size), staged_only=True
     )
-    writing = run.plan("write", {}, _write_tasks(buckets, work, settings.size), staged_only=True)
     if writing.todo:
         names = [name for _, left in grouping.results() for name in left.get("files", ())]
         files = [grouping.folder / name for name in names]
-        listing = list_bucketed(files, len(buckets), grouping.folder)
+        listing = list_bucketed(files, len(written), grouping.folder)
         work_on = WriteShard(run.recipe.modality, settings.format, settings.size, listing)
         run.execute("shard", writing, work_on, progress)
     run.incomplete()
-    _commit_shards(run, writing, buckets, work, replace(origin, ended=time.time()))
-    commit_job(grouping, replace(origin, ended=time.time()))
+    origin = replace(origin, ended=time.time())
+    _commit_shards(run, writing, buckets, same, work, origin)
+    _commit_curated(run, grouping, records_table, same, origin)
     shutil.rmtree(grouping.folder)
     shutil.rmtree(writing.folder)
+    forget_places(run)
 
 
 def _buckets(run: Run) -> list[tuple[str, int, int]]:
@@ -191,21 +224,34 @@ def _buckets(run: Run) -> list[tuple[str, int, int]]:
     return sorted(rows, key=lambda row: (order[row[0]], row[1]))
 
 
+def _first_buckets(buckets: list[tuple[str, int, int]]) -> dict[str, int]:
+    """Bucket of each split's shard 0; a shard that lost all its records leaves its bucket empty."""
+    first, count = {}, 0
+    for split, shards in groupby(buckets, key=lambda bucket: bucket[0]):
+        first[split] = count
+        count += max(shard for _, shard, _ in shards) + 1
+    return first
+
+
 def _group_tasks(
-    records_table: Manifest, shards: Manifest, scores: Manifest | None, work: str
+    records_table: Manifest,
+    shards: Manifest,
+    scores: Manifest | None,
+    work: str,
+    same: Unchanged,
 ) -> Iterator[Task]:
     places = {part.key: part for part in shards.parts()}
     measured = {} if scores is None else {part.key: part for part in scores.parts()}
     for part in records_table.parts():
-        if part.key == "empty":
+        if part.key == "empty" or part.key in same.parts:
             continue
-        place, found = places[part.key], measured.get(part.key)
+        placed, found = places[part.key], measured.get(part.key)
         yield Task(
             part.key,
-            fingerprint(job=work, records=part.sha256, shards=place.sha256),
+            fingerprint(job=work, records=part.sha256, shards=placed.sha256),
             {
                 "records": None if part.file is None else str(records_table.folder / part.file),
-                "shards": None if place.file is None else str(shards.folder / place.file),
+                "shards": None if placed.file is None else str(shards.folder / placed.file),
                 "scores": None
                 if scores is None or found is None or found.file is None
                 else str(scores.folder / found.file),
@@ -214,8 +260,10 @@ def _group_tasks(
         )
 
 
-def _write_tasks(buckets: list[tuple[str, int, int]], work: str, size: int) -> Iterator[Task]:
-    for bucket, (split, shard, _) in enumerate(buckets):
+def _write_tasks(
+    written: Sequence[tuple[str, int, int]], numbers: Sequence[int], work: str, size: int
+) -> Iterator[Task]:
+    for (split, shard, _), bucket in zip(written, numbers, strict=True):
         yield Task(
             f"{split}-{shard:05d}",
             fingerprint(job=work, split=split, shard=shard),
@@ -225,7 +273,12 @@ def _write_tasks(buckets: list[tuple[str, int, int]], work: str, size: int) -> I
 
 
 def _commit_shards(
-    run: Run, job: Job, buckets: list[tuple[str, int, int]], work: str, origin: Origin
+    run: Run,
+    job: Job,
+    buckets: list[tuple[str, int, int]],
+    same: Unchanged,
+    work: str,
+    origin: Origin,
 ) -> None:
     """Moves the shard files into place, writes what indexes each split, and the list of all."""
     root, settings = run.layout.shards, run.recipe.shards
@@ -234,16 +287,23 @@ def _commit_shards(
     (root / "_manifest.json").unlink(missing_ok=True)
     for index in root.glob("*/index.json"):
         index.unlink()
+    made = job.results()
     by_split: dict[str, list[ShardFile]] = {}
-    for (split, _, samples), (task, result) in zip(buckets, job.results(), strict=True):
-        shard = ShardFile(**result)
+    for split, number, samples in buckets:
+        stays = same.files.get((split, number))
+        if stays is not None:
+            name = stays.path.rpartition("/")[2]
+            shard = ShardFile(name, stays.rows, stays.bytes, stays.sha256)
+        else:
+            task, result = next(made)
+            shard = ShardFile(**result)
+            (root / split).mkdir(exist_ok=True)
+            staged = job.folder / f"{task.name}{kind.suffix}"
+            staged.replace(root / split / shard.basename)
         if shard.samples != samples:
             raise AssertionError(
                 f"{split}/{shard.basename}: {shard.samples} samples, not {samples}"
             )
-        (root / split).mkdir(exist_ok=True)
-        staged = job.folder / f"{task.name}{kind.suffix}"
-        staged.replace(root / split / shard.basename)
         by_split.setdefault(split, []).append(shard)
     files: list[ListedFile] = []
     for split, shards in by_split.items():
@@ -262,3 +322,20 @@ def _commit_shards(
         if not any(folder.iterdir()):
             folder.rmdir()
     write_file_list(root, work, origin, files)
+
+
+def _commit_curated(
+    run: Run, job: Job, records_table: Manifest, same: Unchanged, origin: Origin
+) -> None:
+    """Commits ``curated``: the parts that were written, and those that stay."""
+    folder, schema = run.layout.table("curated"), curated(run.recipe.modality)
+    folder.mkdir(parents=True, exist_ok=True)
+    made = {task.key: Part(**job.sidecar(task)["parts"]["curated"]) for task in job.tasks}
+    parts = [
+        same.parts.get(part.key) or place(made[part.key], job.folder / "curated", folder)
+        for part in records_table.parts()
+        if part.key != "empty"
+    ]
+    if not any(part.rows for part in parts):
+        parts.insert(0, write_empty(folder / "part-empty.parquet", schema, "empty", ""))
+    remove_unnamed(write_manifest(folder, "curated", schema, origin, parts))
