@@ -67,6 +67,7 @@ def test_15000_source_files_and_what_a_change_costs(sources: Path, tmp_path: Pat
     assert common.shardwright("verify", str(output)).returncode == 0
 
 
+@pytest.mark.slow
 def test_more_than_a_thousand_pictures(tmp_path: Path) -> None:
     output = tmp_path / "out"
     done = common.shardwright(

@@ -11,7 +11,9 @@ from common import ROOT
 sys.path.insert(0, str(ROOT / "examples"))
 
 
-@pytest.mark.parametrize("script", ["train_code.py", "train_images.py"])
+@pytest.mark.parametrize(
+    "script", ["train_code.py", pytest.param("train_images.py", marks=pytest.mark.slow)]
+)
 def test_example_sees_every_sample_once(script: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, f"examples/{script}", "--limit", "48", "--work", str(tmp_path / "work")],

@@ -156,6 +156,7 @@ print(time.monotonic() - started, grown)
 """
 
 
+@pytest.mark.slow
 def test_a_table_of_100_000_parts(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _MANY, str(tmp_path)], capture_output=True, text=True, check=True
