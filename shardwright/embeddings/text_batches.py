@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 
 from shardwright.embeddings.batches import Batch, Preparer
 from shardwright.embeddings.encoder import Window
+from shardwright.embeddings.slices import slices
 from shardwright.errors import UserError
 
 Tokens = npt.NDArray[np.int32]
@@ -157,14 +158,14 @@ class TokenBatches:
 
     def _tokenise(self, texts: Sequence[str]) -> list[Tokens]:
         found: list[Tokens] = []
-        for some in _slices(texts):
+        for some in slices(texts, _SLICE):
             found += [np.array(e.ids, np.int32) for e in self._tokenizer.encode_batch_fast(some)]
         return found
 
     def _windowed(self, texts: Sequence[str]) -> Iterator[tuple[int, Tokens]]:
         """(row, tokens) of each window of each text."""
         row = 0
-        for some in _slices(texts):
+        for some in slices(texts, _SLICE):
             for encoding in self._tokenizer.encode_batch_fast(some):
                 for part in (encoding, *encoding.overflowing):
                     yield row, np.array(part.ids, np.int32)
@@ -251,17 +252,3 @@ def _prompt(model: SentenceTransformer) -> str | None:
 def _bucket(length: int) -> int:
     """Which power of two a length falls up to."""
     return max(length - 1, 0).bit_length()
-
-
-def _slices(texts: Sequence[str]) -> Iterator[list[str]]:
-    """The texts in order, few enough characters at a time that their tokens fit in memory."""
-    held: list[str] = []
-    size = 0
-    for text in texts:
-        if held and size + len(text) > _SLICE:
-            yield held
-            held, size = [], 0
-        held.append(text)
-        size += len(text)
-    if held:
-        yield held

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from shardwright.embeddings.slices import slices
 from shardwright.errors import UserError
 
 Mode: TypeAlias = Literal["psm", "spm"]
@@ -251,24 +252,10 @@ class Tokeniser:
         return [before_prefix, before_suffix, suffix, before_middle, prefix, middle]
 
     def _encode(self, texts: Sequence[str]) -> Iterator[Tokens]:
-        for some in _slices(texts):
+        for some in slices(texts, _SLICE):
             for encoding in self._tokenizer.encode_batch_fast(some, add_special_tokens=False):
                 yield np.array(encoding.ids, np.int32)
 
     @staticmethod
     def _one(token: int) -> Tokens:
         return np.array([token], np.int32)
-
-
-def _slices(texts: Sequence[str]) -> Iterator[list[str]]:
-    """The texts in order, few enough characters at a time that their encodings fit in memory."""
-    held: list[str] = []
-    size = 0
-    for text in texts:
-        if held and size + len(text) > _SLICE:
-            yield held
-            held, size = [], 0
-        held.append(text)
-        size += len(text)
-    if held:
-        yield held
