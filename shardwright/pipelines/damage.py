@@ -43,6 +43,25 @@ SLOWNESS = 4000
 
 
 @dataclass(frozen=True)
+class Models:
+    """Models of texts that a process reads from their file once; None for pictures."""
+
+    path: Path | None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path}
+
+    @cached_property
+    def fitted(self) -> "Views | None":
+        """The models."""
+        if self.path is None:
+            return None
+        from shardwright.quality.views import Views
+
+        return Views.load(self.path)
+
+
+@dataclass(frozen=True)
 class CorruptChunk:
     """Damages some records, and embeds and observes them and their copies.
 
@@ -50,21 +69,13 @@ class CorruptChunk:
         encoding: How vectors are made.
         settings: The recipe's section ``study``.
         sample: File of the sampled records, a row group for each task.
-        models: File of the models of texts; None for pictures.
+        models: Models of texts.
     """
 
     encoding: Encoding
     settings: Study
     sample: Path
-    models: Path | None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "fitted"}
-
-    @cached_property
-    def fitted(self) -> "Views | None":
-        """The models, read once in a worker."""
-        return read_models(self.models)
+    models: Models
 
     def __call__(self, payload: dict[str, Any], output: Output) -> None:
         """Reads row group ``payload["group"]``."""
@@ -79,7 +90,7 @@ class CorruptChunk:
                 contents.append(content)
         owners = [rows[source - first] for source in sources]
         columns = {"kinds": np.array(kinds), "sources": np.array(sources)}
-        leave(self.encoding, self.fitted, contents, owners, output, columns)
+        leave(self.encoding, self.models.fitted, contents, owners, output, columns)
 
     def _variants(self, row: dict[str, Any]) -> list[tuple[str, bytes]]:
         """The record itself, and copies damaged in ways that its id and the seed choose."""
@@ -107,21 +118,13 @@ class TrialChunk:
         encoding: How vectors are made.
         trial: What is damaged, and what teaches.
         sample: File of the sampled records, a row group for each task.
-        models: File of the models of the trial's texts; None for pictures.
+        models: Models of the trial's texts.
     """
 
     encoding: Encoding
     trial: "Trial"
     sample: Path
-    models: Path | None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "fitted"}
-
-    @cached_property
-    def fitted(self) -> "Views | None":
-        """The models, read once in a worker."""
-        return read_models(self.models)
+    models: Models
 
     def __call__(self, payload: dict[str, Any], output: Output) -> None:
         """Reads row group ``payload["group"]``."""
@@ -145,7 +148,7 @@ class TrialChunk:
             "extents": np.array([extent(self.encoding.modality, c) for c in contents]),
         }
         owners = [rows[source - first] for source in sources]
-        leave(self.encoding, self.fitted, contents, owners, output, columns)
+        leave(self.encoding, self.models.fitted, contents, owners, output, columns)
 
 
 @dataclass(frozen=True)
@@ -154,25 +157,20 @@ class JudgePart:
 
     Attributes:
         encoding: How vectors are made.
-        models: File of the models of texts; None for pictures.
+        models: Models of texts.
         detectors: File of the detectors.
         sizes: File of the number of live records in each cluster, int64 [k].
         driver: The process that made this.
     """
 
     encoding: Encoding
-    models: Path | None
+    models: Models
     detectors: Path
     sizes: Path
     driver: int = field(default_factory=os.getpid)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {n: v for n, v in vars(self).items() if n not in ("fitted", "calibrated")}
-
-    @cached_property
-    def fitted(self) -> "Views | None":
-        """The models, read once in a worker."""
-        return read_models(self.models)
+        return {n: v for n, v in vars(self).items() if n != "calibrated"}
 
     @cached_property
     def calibrated(self) -> "Detectors":
@@ -204,7 +202,7 @@ class JudgePart:
             here = slice(done, done + len(rows))
             done += len(rows)
             vectors = embed(self.encoding, contents, documents[here])
-            values = observe(modality, contents, rows, self.fitted)
+            values = observe(modality, contents, rows, self.models.fitted)
             seen = Observed(
                 vectors,
                 values,
@@ -364,15 +362,6 @@ def observe(
             found = observations.observe_image(content)
         values[place] = [np.nan if found[name] is None else found[name] for name in names]
     return values
-
-
-def read_models(path: Path | None) -> "Views | None":
-    """The models of texts."""
-    if path is None:
-        return None
-    from shardwright.quality.views import Views
-
-    return Views.load(path)
 
 
 def assigned(

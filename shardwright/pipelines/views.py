@@ -13,7 +13,7 @@ from shardwright.metadata.manifest import Manifest
 from shardwright.metadata.schemas import views
 from shardwright.metadata.tables import read_batches
 from shardwright.pipelines.alive import alive_parts, drops_query
-from shardwright.pipelines.damage import JudgePart
+from shardwright.pipelines.damage import JudgePart, Models
 from shardwright.pipelines.encoding import encoding
 from shardwright.pipelines.jobs import Task
 from shardwright.pipelines.progress import StageProgress
@@ -43,7 +43,7 @@ def commit_views(
     sizes = job.folder / "sizes.npy"
     np.save(sizes, _sizes(run, clusters))
     with encoding(run) as settings:
-        run.execute("score", job, JudgePart(settings, models, calibrated, sizes), progress)
+        run.execute("score", job, JudgePart(settings, Models(models), calibrated, sizes), progress)
     parameters = {"encoder_fingerprint": run.encoder.fingerprint}
     return run.commit(job, run.origin("score", VERSION, parameters, inputs, started))["views"]
 

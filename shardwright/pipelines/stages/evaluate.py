@@ -26,6 +26,7 @@ from shardwright.pipelines.clustering import sample
 from shardwright.pipelines.damage import (
     CHUNK,
     SLOWNESS,
+    Models,
     TrialChunk,
     gather,
     smallest,
@@ -269,7 +270,7 @@ class _Evaluation:
         )
         job = self.run.plan(name, {}, tasks, staged_only=True)
         with encoding(self.run) as settings:
-            work = TrialChunk(settings, trial, drawn, models)
+            work = TrialChunk(settings, trial, drawn, Models(models))
             self.run.execute("evaluate", job, work, progress)
         found = gather([job.folder / left["file"] for _, left in job.results()])
         own, copies = (np.flatnonzero((found["kinds"] == "") == is_own) for is_own in (True, False))

@@ -28,6 +28,7 @@ from shardwright.pipelines.damage import (
     CHUNK,
     SLOWNESS,
     CorruptChunk,
+    Models,
     assigned,
     gather,
     smallest,
@@ -205,7 +206,7 @@ class _Study:
         )
         job = self.run.plan("study-corrupt", {}, tasks, staged_only=True)
         with encoding(self.run) as settings:
-            work = CorruptChunk(settings, self.run.recipe.study, drawn, models)
+            work = CorruptChunk(settings, self.run.recipe.study, drawn, Models(models))
             self.run.execute("study", job, work, progress)
         return _Gathered(**gather([job.folder / left["file"] for _, left in job.results()]))
 
