@@ -6,7 +6,7 @@ READY := .venv/ready
 WORKERS ?= 2
 
 .PHONY: demo test test-slow test-cuda check fix bench bench-kernels bench-duplicates bench-semdedup \
-  bench-pruning bench-loader clean
+  bench-pruning bench-loader bench-heterogeneity bench-metadata clean
 
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it with PYTHON=..."; exit 1; }
@@ -61,6 +61,10 @@ fix: $(READY)
 .cache/pictures: $(READY) tests/pictures.py
 	$(BIN)/python tests/pictures.py $@
 
+# Real photographs, and files with cameras' EXIF, from Debian's packages; needs apt.
+.cache/photographs: $(READY) tests/photographs.py
+	$(BIN)/python tests/photographs.py $@
+
 bench: $(READY)
 	$(BIN)/python benchmarks/end_to_end.py
 	$(BIN)/python benchmarks/encoders.py
@@ -91,6 +95,14 @@ bench-loader: $(READY)
 
 bench-duplicates: .cache/peers .cache/pictures
 	$(BIN)/python benchmarks/duplicates.py
+
+bench-metadata: $(READY)
+	$(BIN)/python benchmarks/metadata.py
+
+bench-heterogeneity: .cache/peers .cache/photographs
+	$(BIN)/python benchmarks/heterogeneity.py --loop
+	$(BIN)/python benchmarks/heterogeneity_attribution.py --half judge
+	$(BIN)/python benchmarks/heteroswitch.py
 
 clean:
 	rm -rf demo build .cache .mypy_cache .ruff_cache .pytest_cache

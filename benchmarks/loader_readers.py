@@ -24,9 +24,10 @@ import numpy as np
 import torch
 from loader_data import PAYLOAD
 from PIL import Image
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 BATCH = 64
+IN_MEMORY = "torch's loader, samples in memory"
 Sample = dict[str, Any]
 
 
@@ -187,6 +188,28 @@ def pyarrow(folder: Path, where: str, transform: Any, workers: int) -> Any:
     return loader(RowGroups(folder / "parquet", transform), workers)
 
 
+class InMemory(Dataset[Any]):
+    """Samples that are in memory already: what a loader takes with nothing to read."""
+
+    def __init__(self, folder: Path, transform: Any) -> None:
+        import pyarrow.parquet as pq
+
+        columns = ["record_id", PAYLOAD[folder.name]]
+        self._samples = pq.read_table(folder / "parquet", columns=columns).to_pylist()
+        self._transform = transform
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._transform(self._samples[index])
+
+
+def memory(folder: Path, where: str, transform: Any, workers: int) -> Any:
+    """No reader at all: the same samples out of memory through torch's loader."""
+    return loader(InMemory(folder, transform), workers, shuffle=True)
+
+
 READERS: dict[str, Callable[..., Any]] = {
     "shardwright": shardwright,
     "shardwright, window=2": partial(shardwright, window=2),
@@ -211,7 +234,7 @@ def rates(reader: str, kind: str, folder: Path, workers: int, epochs: int) -> di
     transform = decoded if kind == "jpeg" else plain
     if reader == "decoding alone":
         return _decoding(folder, max(workers, 1), epochs)
-    given = READERS[reader](folder, "", transform, workers)
+    given = (READERS | {IN_MEMORY: memory})[reader](folder, "", transform, workers)
     found, counts = [], []
     for _ in range(epochs + 1):
         started, count = time.perf_counter(), 0

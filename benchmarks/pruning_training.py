@@ -25,7 +25,9 @@ import json
 import random
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +43,8 @@ NONE, AGAIN, PRISTINE, MATCHED, RANDOM = "none", "again", "pristine", "length_ma
 METHODS = (RANDOM, "length", MATCHED, "scip", "perplexity", "scip_probe", "damage")
 HELD, LARGEST = 0.2, 1 / 3
 """Share of a language's projects that is held out; a project with more of its files never is."""
-THREADS = 2
-"""Of torch; on one number of threads a run repeats to the bit."""
+THREADS = 1
+"""Of torch; on one number of threads a run repeats to the bit. Seeds run beside each other."""
 FILES, WINDOWS = 8, 4
 """Judged of a project, and of a file, at most."""
 BANDS = {"below 2 kB": (0, 2_000), "2 to 8 kB": (2_000, 8_000), "over 8 kB": (8_000, 10**9)}
@@ -234,19 +236,28 @@ class Runs:
         for seed in range(self.given.seeds):
             if seed not in self.trials:
                 self.trials[seed] = read_trial(self.pool, seed, self.given)
-        for seed, trial in self.trials.items():
-            prepared: Prepared | None = None
-            for arm in arms:
-                kept = keep(trial, arm, self.given.fraction, self.given.cut)
-                path = self._path(arm, trial, kept)
-                if not path.exists():
-                    prepared = prepared or Prepared.of(trial, self.held, self.settings)
-                    one = run(trial, arm, kept, prepared, self.settings, self.given.device)
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.with_suffix(".staged").write_text(json.dumps(one))
-                    path.with_suffix(".staged").rename(path)
-                    print(f"  seed {seed} {arm}: {one['seconds']:.0f} s", flush=True)
-                self.found[arm, seed] = json.loads(path.read_text())
+        with ProcessPoolExecutor(
+            self.given.jobs, get_context("spawn"), torch.set_num_threads, (THREADS,)
+        ) as pool:
+            for of_seed in pool.map(self.of_seed, self.trials, [arms] * len(self.trials)):
+                self.found |= of_seed
+
+    def of_seed(self, seed: int, arms: Sequence[str]) -> dict[tuple[str, int], dict[str, Any]]:
+        """Runs of one seed."""
+        trial, found = self.trials[seed], {}
+        prepared: Prepared | None = None
+        for arm in arms:
+            kept = keep(trial, arm, self.given.fraction, self.given.cut)
+            path = self._path(arm, trial, kept)
+            if not path.exists():
+                prepared = prepared or Prepared.of(trial, self.held, self.settings)
+                one = run(trial, arm, kept, prepared, self.settings, self.given.device)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.with_suffix(".staged").write_text(json.dumps(one))
+                path.with_suffix(".staged").rename(path)
+                print(f"  seed {seed} {arm}: {one['seconds']:.0f} s", flush=True)
+            found[arm, seed] = json.loads(path.read_text())
+        return found
 
     def _path(self, arm: str, trial: Trial, kept: Any) -> Path:
         """Named by all that the run depends on: files, damage, selection, settings, device."""
@@ -378,6 +389,7 @@ def main() -> None:
     parser.add_argument("--preset", choices=tuple(PRESETS), default="small")
     parser.add_argument("--tokens", type=int, help="to train on, instead of the preset's")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--jobs", type=int, default=2, help="seeds that run beside each other")
     parser.add_argument("--cache", type=Path, default=pruning.ROOT / ".cache")
     parser.add_argument("--check", action="store_true", help="test the benchmark itself")
     given = parser.parse_args()

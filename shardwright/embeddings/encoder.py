@@ -4,7 +4,7 @@ A model is named by its kind and the rest: ``builtin:hashing``, ``builtin:descri
 ``preset:<name>``, ``sentence-transformers:<hub name or folder>[@revision]``. Other kinds come from
 installed packages through the entry points group ``shardwright.encoders``: an entry point ``mine``
 serves ``mine`` and every ``mine:<rest>``, and is called with the arguments of ``load_encoder`` but
-``options``.
+``options``. The version of its package enters the fingerprint of what it builds.
 """
 
 import hashlib
@@ -12,16 +12,17 @@ import json
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from importlib.metadata import entry_points
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from shardwright.errors import UserError
+from shardwright.plugins import find, installed
 
 ENTRY_POINTS = "shardwright.encoders"
 _TORCH = ("sentence-transformers", "preset")
+_OURS = ("builtin", *_TORCH)
 
 
 class Encoder(Protocol):
@@ -120,15 +121,40 @@ def load_encoder(
     _expect("dtype", dtype, ("float32", "float16"))
     if batch_size < 1:
         raise UserError(f"embedding.batch_size is {batch_size}: it must be at least 1")
-    if model.partition(":")[0] in _TORCH:
+    kind = model.partition(":")[0]
+    plugin = find(ENTRY_POINTS, kind, _OURS)
+    if kind in _TORCH:
         return _torch_model(model, modality, device, dtype, batch_size, options or TorchOptions())
-    factory = _factory(model)
+    if plugin is None and kind != "builtin":
+        known = "".join(f", {added.name}" for added in installed(ENTRY_POINTS))
+        raise UserError(
+            f"embedding.model {model!r} is unknown: use builtin:hashing, builtin:descriptor, "
+            f"sentence-transformers:NAME, preset:NAME{known}, or install a package that adds it"
+        )
+    factory: EncoderFactory = _builtin if plugin is None else plugin.load()
     if options is not None and options != TorchOptions():
         raise UserError(
             f"embedding.compute, window, compile and draft are not for {model}: they are for "
             "sentence-transformers:NAME and preset:NAME"
         )
-    return factory(model, modality=modality, device=device, dtype=dtype, batch_size=batch_size)
+    found = factory(model, modality=modality, device=device, dtype=dtype, batch_size=batch_size)
+    return found if plugin is None else _Added(found, plugin.package)
+
+
+class _Added:
+    """A package's encoder, whose fingerprint holds the version of the package too."""
+
+    def __init__(self, encoder: Encoder, package: str) -> None:
+        self._encoder = encoder
+        self.name, self.dimension = encoder.name, encoder.dimension
+        self.description = {**encoder.description, "package": package}
+        self.fingerprint = fingerprint({"encoder": encoder.fingerprint, "package": package})
+
+    def encode(self, batch: Sequence[str] | Sequence[bytes]) -> npt.NDArray[np.float32]:
+        return self._encoder.encode(batch)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._encoder, name)  # `encode_stream`, if it has one
 
 
 def encode_stream(
@@ -165,21 +191,6 @@ def unit_rows(vectors: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     norms = np.sqrt(squares.astype(np.float64))
     rows: npt.NDArray[np.float64] = vectors / np.where(norms > 0, norms, 1.0)[:, None]
     return rows
-
-
-def _factory(model: str) -> EncoderFactory:
-    kind = model.partition(":")[0]
-    if kind == "builtin":
-        return _builtin
-    found = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-    if kind in found:
-        factory: EncoderFactory = found[kind].load()
-        return factory
-    installed = "".join(f", {name}" for name in sorted(found))
-    raise UserError(
-        f"embedding.model {model!r} is unknown: use builtin:hashing, builtin:descriptor, "
-        f"sentence-transformers:NAME, preset:NAME{installed}, or install a package that adds it"
-    )
 
 
 def _builtin(model: str, *, modality: str, device: str, dtype: str, batch_size: int) -> Encoder:

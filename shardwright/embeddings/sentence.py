@@ -38,7 +38,12 @@ _MODALITIES = {"code": "text", "image": "image"}
 """What sentence-transformers calls a recipe's modality."""
 _AHEAD = 2
 """Batches that are ready and wait for the model."""
-_TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_TYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
 _TENSOR_CORES = 16
 """On a GPU batches are padded to a multiple of this many tokens."""
 
@@ -74,7 +79,8 @@ class SentenceTransformerEncoder:
             dtype: ``float16`` computes in half precision on a GPU, unless the options say
                 otherwise; a CPU computes in float32.
             batch_size: texts, windows of texts, or images of a forward pass.
-            options: see ``TorchOptions``.
+            options: see ``TorchOptions``. ``compute`` may also be ``float64``, for which a recipe
+                has no name: vectors are then rounded once, when they are unit rows.
 
         Raises:
             UserError: the device, the folder, the model or its revision is not there, or the
@@ -188,7 +194,7 @@ class SentenceTransformerEncoder:
             yield len(inputs)
 
     def _forward(self, features: dict[str, Any]) -> torch.Tensor:
-        """The model's own vectors of a batch, float32 [n, d] on the device.
+        """The model's own vectors of a batch, [n, d] on the device, in float32 or finer.
 
         What does not fit in memory goes through in halves, padded as the whole is.
 
@@ -229,7 +235,8 @@ class SentenceTransformerEncoder:
         if self._normalise is not None:
             there["pixel_values"] = self._normalise(there.pop(BYTES)).to(self._model.dtype)
         vectors: torch.Tensor = self._model(there)["sentence_embedding"]
-        return vectors[:, : self._model.truncate_dim].to(torch.float32)
+        vectors = vectors[:, : self._model.truncate_dim]
+        return vectors.to(torch.promote_types(vectors.dtype, torch.float32))
 
     def _rows(
         self, done: Sequence[tuple[Batch, torch.Tensor]], count: int

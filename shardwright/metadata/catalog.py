@@ -11,15 +11,14 @@ import duckdb
 import pyarrow as pa
 
 from shardwright.errors import DataError
-from shardwright.metadata import vocabulary
 from shardwright.metadata.files import write_whole
 from shardwright.metadata.layout import TABLES, Layout
 from shardwright.metadata.manifest import Manifest
+from shardwright.metadata.views import VIEWS
+from shardwright.metadata.vocabulary import TABLES as TABLE_MEANINGS
 
 CATALOG = "catalog.duckdb"
 CATALOG_SQL = "catalog.sql"
-
-_STAGES = ("filter", "duplicates", "decontaminate", "semantic", "prune", "keep")
 
 
 def quoted(text: str) -> str:
@@ -60,6 +59,23 @@ def view_columns(schema: pa.Schema) -> str:
     return ", ".join(columns)
 
 
+def table_views(
+    layout: Layout, base: Path | None = None, tables: Collection[str] = TABLES
+) -> Iterator[tuple[str, str]]:
+    """Yields (table, query of its view) for the committed tables.
+
+    Args:
+        layout: The output folder.
+        base: Writes the paths of the files relative to this folder.
+        tables: Leaves out all others.
+    """
+    for name in tables:
+        manifest = layout.manifest(name)
+        if manifest is not None:
+            columns, files = view_columns(manifest.schema), scan(manifest, base=base)
+            yield manifest.table, f"SELECT {columns} FROM {files}"
+
+
 def view_statements(
     layout: Layout, base: Path | None = None, tables: Collection[str] = TABLES
 ) -> Iterator[tuple[str, str]]:
@@ -71,40 +87,13 @@ def view_statements(
         tables: Leaves out all others.
     """
     present = set()
-    for name in tables:
-        manifest = layout.manifest(name)
-        if manifest is None:
-            continue
-        present.add(manifest.table)
-        yield (
-            manifest.table,
-            f"CREATE OR REPLACE VIEW {manifest.table} AS SELECT {view_columns(manifest.schema)} "
-            f"FROM {scan(manifest, base=base)}",
-        )
-    counts = []
-    if "rejects" in present:
-        counts.append(
-            "SELECT stage, reason, count(*) AS records, 0 AS place FROM rejects GROUP BY ALL"
-        )
-    if "decisions" in present:
-        places = " ".join(f"WHEN {quoted(s)} THEN {i + 1}" for i, s in enumerate(_STAGES))
-        counts.append(
-            "SELECT stage, reason, count(*) AS records, "
-            f"CASE stage {places} ELSE {len(_STAGES)} END AS place FROM decisions GROUP BY ALL"
-        )
-        yield (
-            "dropped_by_reason",
-            "CREATE OR REPLACE VIEW dropped_by_reason AS SELECT stage, reason, records, share FROM "
-            "(SELECT stage, reason, count(*) AS records, "
-            "count(*) / sum(count(*)) OVER () AS share FROM decisions GROUP BY stage, reason) "
-            "WHERE stage <> 'keep' ORDER BY records DESC, stage, reason",
-        )
-    if counts:
-        yield (
-            "funnel",
-            f"CREATE OR REPLACE VIEW funnel AS SELECT stage, reason, records "
-            f"FROM ({' UNION ALL '.join(counts)}) ORDER BY place, records DESC, stage, reason",
-        )
+    for table, query in table_views(layout, base, tables):
+        present.add(table)
+        yield table, f"CREATE OR REPLACE VIEW {table} AS {query}"
+    for view in VIEWS:
+        derived = view.query(present)
+        if derived is not None:
+            yield view.name, f"CREATE OR REPLACE VIEW {view.name} AS {derived}"
 
 
 @contextmanager
@@ -121,6 +110,15 @@ def connect(
     Raises:
         DataError: A manifest or a file that it names is missing or damaged.
     """
+    with without_views(layout, memory) as connection:
+        for view, statement in view_statements(layout, tables=tables):
+            create(connection, view, statement)
+        yield connection
+
+
+@contextmanager
+def without_views(layout: Layout, memory: str = "1GB") -> Iterator[duckdb.DuckDBPyConnection]:
+    """An in-memory DuckDB without a view; spills below the output's staging."""
     with _spill_folder(layout) as spill:
         connection = duckdb.connect(
             config={
@@ -132,14 +130,17 @@ def connect(
         )
         try:
             connection.execute("SET preserve_insertion_order = true")
-            for view, statement in view_statements(layout, tables=tables):
-                _create(connection, view, statement)
             yield connection
         finally:
             connection.close()
 
 
-def _create(connection: duckdb.DuckDBPyConnection, view: str, statement: str) -> None:
+def create(connection: duckdb.DuckDBPyConnection, view: str, statement: str) -> None:
+    """Makes a view.
+
+    Raises:
+        DataError: A file that it reads is missing or damaged.
+    """
     try:
         connection.execute(statement)
     except duckdb.Error as error:
@@ -206,6 +207,5 @@ def catalog_sql(layout: Layout) -> str:
 
 
 def _comment(view: str) -> str:
-    return (
-        f"COMMENT ON VIEW {view} IS {quoted(vocabulary.TABLES.get(view) or vocabulary.VIEWS[view])}"
-    )
+    means = TABLE_MEANINGS | {derived.name: derived.meaning for derived in VIEWS}
+    return f"COMMENT ON VIEW {view} IS {quoted(means[view])}"

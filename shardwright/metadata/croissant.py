@@ -1,40 +1,38 @@
-"""Croissant 1.1 metadata of a curation: files with hashes, record sets, accounting and lineage.
+"""Croissant metadata of a curation, 1.1 or 1.0: files with hashes, record sets, lineage.
 
-The JSON-LD is built as plain values from the manifests and the recipe. It is the same for the same
-tables but for the times that the manifests hold.
+The JSON-LD is built as plain values from the manifests, the recipe and the tables. It is the same
+for the same tables but for the times that the manifests hold.
+
+There are two forms. Beside the data files are named by paths relative to ``croissant.json``, and it
+is read by its path. Where the data is published in a git repository (as on Hugging Face), its files
+are contained in the repository; that form is read from anywhere, and with a mapping of the
+repository to a local copy.
 """
 
-import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote
 
-import pyarrow as pa
-
-import shardwright
 from shardwright.metadata.catalog import connect
-from shardwright.metadata.filelist import FileList, read_file_list
-from shardwright.metadata.files import HashedFile, canonical_json
-from shardwright.metadata.layout import STAGES, Layout
-from shardwright.metadata.manifest import Manifest, Origin
-from shardwright.metadata.vocabulary import COLUMNS, TABLES
+from shardwright.metadata.croissant_sets import (
+    accounting,
+    distribution,
+    readable,
+    splits,
+    stages,
+    table_set,
+)
+from shardwright.metadata.files import HashedFile, fingerprint
+from shardwright.metadata.layout import Layout
+from shardwright.metadata.manifest import Manifest
+from shardwright.metadata.provenance import activities, source, time_text
+from shardwright.metadata.responsible import RAI, responsible
 
-CROISSANT = "http://mlcommons.org/croissant/1.1"
+CROISSANT = "http://mlcommons.org/croissant/"
 # SPDX's own way to say that nothing is stated.
 UNKNOWN_LICENSE = "http://spdx.org/rdf/terms#noassertion"
-
-# The record sets that are read from Parquet, and what is shown of the files.
-_READABLE = ("curated", "decisions")
-_ENCODINGS = {
-    "mds": "application/octet-stream",
-    "webdataset": "application/x-tar",
-    "json": "application/json",
-    "faiss": "application/octet-stream",
-    # The first is the only name that mlcroissant reads, the second the registered one.
-    "parquet": ["application/x-parquet", "application/vnd.apache.parquet"],
-}
 
 _CONTEXT: dict[str, Any] = {
     "@language": "en",
@@ -84,281 +82,130 @@ _CONTEXT: dict[str, Any] = {
     "transform": "cr:transform",
     "value": "cr:value",
 }
+# What only 1.1 knows: a reader of 1.0 takes these words for schema.org's, or for nothing.
+_SINCE_1_1 = ("annotation", "arrayShape", "containedIn", "isArray", "value")
 
 
 def write_croissant(layout: Layout, recipe: Mapping[str, Any]) -> None:
-    """Writes ``croissant.json``, whose presence says that the curation is complete."""
-    encoder = json.JSONEncoder(indent=1, ensure_ascii=True, allow_nan=False)
-    with HashedFile(layout.croissant) as file:
-        for chunk in encoder.iterencode(croissant(layout, recipe)):
-            file.write(chunk.encode())
-        file.write(b"\n")
+    """Writes ``croissant.json``, whose presence says that the curation is complete.
 
-
-def croissant(layout: Layout, recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The metadata of a curation as JSON-LD.
-
-    Args:
-        layout: The output folder.
-        recipe: The resolved recipe. What its ``about`` states (description, license, url, creator,
-            version, keywords, citeAs) stands as stated; the rest is measured.
+    With ``about.publish_as`` the form for that repository is written first, beside it.
 
     Raises:
         UserError: The tables are not all there yet.
     """
+    published = layout.published
+    published.unlink(missing_ok=True)
+    metadata = croissant(layout, recipe)
+    address = _about(recipe).get("publish_as")
+    if address:
+        _write(published, metadata | {"distribution": list(distribution(layout, str(address)))})
+    _write(layout.croissant, metadata)
+
+
+def _write(path: Path, metadata: dict[str, Any]) -> None:
+    encoder = json.JSONEncoder(indent=1, ensure_ascii=True, allow_nan=False)
+    with HashedFile(path) as file:
+        for chunk in encoder.iterencode(metadata):
+            file.write(chunk.encode())
+        file.write(b"\n")
+
+
+def croissant(
+    layout: Layout, recipe: Mapping[str, Any], *, repository: str | None = None
+) -> dict[str, Any]:
+    """The metadata of a curation as JSON-LD.
+
+    Args:
+        layout: The output folder.
+        recipe: The resolved recipe. What its ``about`` states stands as stated; the rest is
+            measured. ``about.croissant`` chooses the version, 1.1 unless it says 1.0.
+        repository: Address of the git repository that holds the files of the folder under the
+            same paths. None: the form for data beside ``croissant.json``.
+
+    Raises:
+        UserError: The tables are not all there yet.
+        DataError: A manifest is damaged, or the Croissant that was ingested.
+    """
     records, rejects = layout.need("records", "ingest"), layout.need("rejects", "ingest")
-    decisions, curated = layout.need("decisions", "prune"), layout.need("curated", "shard")
-    about = dict(recipe.get("about") or {})
+    layout.need("decisions", "prune")
+    curated = layout.need("curated", "shard")
+    about = _about(recipe)
+    version = str(about.get("croissant") or "1.1")
+    tables = readable(layout)
+    with connect(layout) as connection:
+        connection.execute("SET threads = 1")  # sums come out the same, whatever the machine
+        sets = [
+            *(table_set(connection, table, annotated=version == "1.1") for table in tables),
+            *splits(connection),
+            accounting(connection),
+            stages(layout, connection),
+        ]
+        duties = responsible(layout, connection, about)
     name = str(recipe["name"])
-    published = _time(curated.origin.ended)[:10]
-    version = str(about.get("version") or f"1.0.0+sha256.{curated.content_sha256[:16]}")
+    published = time_text(curated.origin.ended)[:10]
+    release = str(about.get("version") or unstated_version(tables))
     seen = records.rows + rejects.rows
     measured = (
         f"{name}: {curated.rows} {recipe['modality']} records for training, curated by Shardwright "
         f"from {seen} inputs: {rejects.rows} refused, {records.rows - curated.rows} dropped, "
         f"{curated.rows} kept. The record set 'decisions' says of every record why."
     )
+    given = source(layout, recipe)
     metadata = {
-        "@context": _CONTEXT,
+        "@context": {
+            term: meaning
+            for term, meaning in _CONTEXT.items()
+            if version == "1.1" or term not in _SINCE_1_1
+        },
         "@type": "sc:Dataset",
-        "conformsTo": [CROISSANT],
+        "conformsTo": [f"{CROISSANT}{version}", RAI],
         "name": name,
         "description": str(about.get("description") or measured),
         "license": about.get("license") or UNKNOWN_LICENSE,
-        "url": str(about.get("url") or f"urn:sha256:{curated.content_sha256}"),
-        "creator": _creator(about.get("creator")),
+        "url": str(
+            about.get("url")
+            or repository
+            or about.get("publish_as")
+            or f"urn:sha256:{curated.content_sha256}"
+        ),
+        "creator": [_agent("creator", one) for one in about.get("creators") or [{}]],
         "datePublished": published,
-        "version": version,
+        "version": release,
         "keywords": list(about.get("keywords") or ["training data", str(recipe["modality"])]),
         "citeAs": str(
-            about.get("citeAs")
-            or f"{name}, version {version}, {published}. Curated by Shardwright."
+            about.get("citation")
+            or f"{name}, version {release}, {published}. Curated by Shardwright."
         ),
         "isLiveDataset": False,
-        "distribution": list(_distribution(layout, (curated, decisions))),
-        "recordSet": [
-            _record_set(curated),
-            _record_set(decisions),
-            _accounting(layout),
-        ],
+        **duties,
+        "distribution": list(distribution(layout, repository)),
+        "recordSet": sets,
+        "prov:wasDerivedFrom": given,
+        "prov:wasGeneratedBy": list(activities(layout, given)),
     }
-    source = _source(recipe)
-    return metadata | {
-        "prov:wasDerivedFrom": {"@id": source["@id"]},
-        "prov:wasGeneratedBy": list(_activities(layout, source)),
-    }
+    if about.get("publisher"):
+        metadata["publisher"] = _agent("publisher", about["publisher"])
+    return metadata
 
 
-def _creator(stated: object) -> dict[str, Any]:
-    if isinstance(stated, Mapping):
-        return dict(stated)
-    return {"@type": "sc:Organization", "name": str(stated) if stated else "not stated"}
+def unstated_version(tables: Iterable[Manifest]) -> str:
+    """0.0.N, with N from the hashes of the record sets, so that other content has another.
 
-
-def files_of(layout: Layout) -> Iterator[tuple[str, int, str, str]]:
-    """Yields (path, bytes, sha256, format) of every file that the Croissant lists."""
-    for table in _READABLE:
-        manifest = layout.manifest(table)
-        for part in manifest.parts() if manifest is not None else ():
-            if part.file is not None:
-                yield f"tables/{table}/{part.file}", part.bytes, part.sha256, "parquet"
-    for name, folder in layout.folders.items():
-        listed = read_file_list(folder)
-        for file in listed.files if listed is not None else ():
-            yield f"{name}/{file.path}", file.bytes, file.sha256, file.format
-
-
-def _distribution(layout: Layout, tables: Iterable[Manifest]) -> Iterator[dict[str, Any]]:
-    for manifest in tables:
-        yield {
-            "@type": "cr:FileSet",
-            "@id": f"{manifest.table}-files",
-            "name": f"{manifest.table}-files",
-            "description": TABLES[manifest.table],
-            "encodingFormat": _ENCODINGS["parquet"],
-            "includes": f"tables/{manifest.table}/*.parquet",
-        }
-    for path, size, sha256, kind in files_of(layout):
-        yield {
-            "@type": "cr:FileObject",
-            "@id": path,
-            "name": path,
-            "contentUrl": path,
-            "contentSize": f"{size} B",
-            "encodingFormat": _ENCODINGS[kind],
-            "sha256": sha256,
-        }
-
-
-def _record_set(manifest: Manifest) -> dict[str, Any]:
-    """Every column of a table but the maps, which mlcroissant cannot read."""
-    table = manifest.table
-    fields = [
-        {
-            "@type": "cr:Field",
-            "@id": f"{table}/{field.name}",
-            "name": field.name,
-            "description": COLUMNS[field.name],
-            "dataType": _data_type(field),
-            "source": {
-                "fileSet": {"@id": f"{table}-files"},
-                "extract": {"column": field.name},
-            },
-        }
-        for field in manifest.schema
-        if not pa.types.is_map(field.type)
-    ]
-    return {
-        "@type": "cr:RecordSet",
-        "@id": table,
-        "name": table,
-        "description": TABLES[table],
-        "key": {"@id": f"{table}/record_id"},
-        "field": fields,
-        "annotation": _rows(table, manifest.rows),
-    }
-
-
-def _rows(record_set: str, count: int) -> dict[str, Any]:
-    """The number of rows, as a Croissant 1.1 annotation."""
-    return {
-        "@type": "cr:Field",
-        "@id": f"{record_set}/rows",
-        "name": "rows",
-        "description": "Number of rows.",
-        "dataType": ["sc:Integer", "http://www.wikidata.org/entity/Q4049983"],
-        "value": count,
-    }
-
-
-def _data_type(field: pa.Field) -> str:
-    kind = field.type
-    if pa.types.is_large_binary(kind):
-        return "sc:ImageObject"
-    if pa.types.is_boolean(kind):
-        return "sc:Boolean"
-    if pa.types.is_integer(kind):
-        return "sc:Integer"
-    return "sc:Float" if pa.types.is_floating(kind) else "sc:Text"
-
-
-def _accounting(layout: Layout) -> dict[str, Any]:
-    """What became of every input, inline: the counts add up to all inputs seen."""
-    with connect(layout) as connection:
-        counts = connection.execute("SELECT stage, reason, records FROM funnel").fetchall()
-    if not any(stage == "keep" for stage, _, _ in counts):
-        counts.append(("keep", "kept", 0))
-    types = {"stage": "sc:Text", "reason": "sc:Text", "records": "sc:Integer"}
-    return {
-        "@type": "cr:RecordSet",
-        "@id": "accounting",
-        "name": "accounting",
-        "description": "What became of every input, by stage and reason; adds up to all inputs.",
-        "key": [{"@id": "accounting/stage"}, {"@id": "accounting/reason"}],
-        "field": [
-            {
-                "@type": "cr:Field",
-                "@id": f"accounting/{name}",
-                "name": name,
-                "description": COLUMNS[name],
-                "dataType": kind,
-            }
-            for name, kind in types.items()
-        ],
-        "data": [
-            {f"accounting/{name}": value for name, value in zip(types, row, strict=True)}
-            for row in counts
-        ],
-    }
-
-
-def _source(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The raw collection as a PROV entity.
-
-    A folder of the machine that ran means nothing elsewhere, and the same data curated from a copy
-    has the same metadata: only an address with a scheme is told, without its password.
+    TFDS takes three numbers and nothing behind them, and where name and version are the same it
+    gives the data that it prepared before. Major version 0 promises nothing.
     """
-    source = recipe["source"]
-    name = str(source.get("name") or recipe["name"])
-    entity = {"@id": f"source/{quote(name, safe='')}", "@type": "prov:Entity", "name": name}
-    uri = str(source["uri"])
-    if "://" in uri and not uri.startswith("file://"):
-        entity["prov:atLocation"] = without_password(uri)
-    return entity
+    content = fingerprint(tables={table.table: table.content_sha256 for table in tables})
+    return f"0.0.{int(content[:8], 16)}"
 
 
-def without_password(uri: str) -> str:
-    """The address without the user and password that may stand before its host."""
-    parts = urlsplit(uri)
-    if "@" not in parts.netloc:
-        return uri
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+def _about(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
+    return recipe.get("about") or {}
 
 
-def _activities(layout: Layout, source: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yields a PROV activity per stage, in the order in which they ran."""
-    made: dict[str, list[tuple[Origin, str, str]]] = {}
-    for manifest in layout.manifests():
-        made.setdefault(manifest.origin.stage, []).append(
-            (manifest.origin, manifest.table, manifest.content_sha256)
-        )
-    for name, folder in layout.folders.items():
-        listed = read_file_list(folder)
-        if listed is not None:
-            made.setdefault(listed.origin.stage, []).append(
-                (listed.origin, f"{name} files", _content(listed))
-            )
-    agent = {
-        "@id": f"software/shardwright-{shardwright.__version__}",
-        "@type": "prov:SoftwareAgent",
-        "name": f"shardwright {shardwright.__version__}",
-    }
-    for place, (stage, outputs) in enumerate(sorted(made.items(), key=_stage_order)):
-        own = {name for _, name, _ in outputs}
-        used = {
-            (table, sha256)
-            for origin, _, _ in outputs
-            for table, sha256 in origin.inputs.items()
-            if table not in own
-        }
-        entities = [_entity(table, sha256) for table, sha256 in sorted(used)]
-        yield {
-            "@id": f"activity/{stage}",
-            "@type": "prov:Activity",
-            "name": stage,
-            "prov:startedAtTime": _time(min(origin.started for origin, _, _ in outputs)),
-            "prov:endedAtTime": _time(max(origin.ended for origin, _, _ in outputs)),
-            "prov:wasAssociatedWith": agent if place == 0 else {"@id": agent["@id"]},
-            "prov:used": entities if used else [source],
-            "prov:generated": [_entity(name, sha256) for _, name, sha256 in outputs],
-            "shardwright:version": outputs[0][0].version,
-            "shardwright:parameters": canonical_json(
-                {name: origin.parameters for origin, name, _ in outputs if origin.parameters}
-            ),
-        }
-
-
-def _stage_order(item: tuple[str, Any]) -> tuple[int, str]:
-    stage = item[0]
-    return (STAGES.index(stage) if stage in STAGES else len(STAGES), stage)
-
-
-def _entity(name: str, sha256: str) -> dict[str, Any]:
-    return {
-        "@id": f"entity/{quote(name)}/{sha256}",
-        "@type": "prov:Entity",
-        "name": name,
-        "sha256": sha256,
-    }
-
-
-def _content(listed: FileList) -> str:
-    """Hash over the paths and hashes of a folder's files."""
-    content = hashlib.sha256()
-    for file in listed.files:
-        content.update(f"{file.path} {file.sha256}\n".encode())
-    return content.hexdigest()
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+def _agent(role: str, stated: Mapping[str, Any]) -> dict[str, Any]:
+    """A person or organization; without a name one of which nothing is stated."""
+    name = str(stated.get("name") or "not stated")
+    kind = "sc:Person" if stated.get("type") == "person" else "sc:Organization"
+    agent = {"@type": kind, "@id": f"{role}/{quote(name, safe='')}", "name": name}
+    return agent | {key: stated[key] for key in ("url", "email") if stated.get(key)}

@@ -8,10 +8,10 @@ from typing import Final
 
 from shardwright.errors import DataError
 from shardwright.metadata.files import write_whole
-from shardwright.metadata.manifest import MANIFEST, Origin
+from shardwright.metadata.manifest import MANIFEST, Origin, sealed
 
-SHARD_FORMATS: Final = ("mds", "webdataset", "parquet")
-"""Formats of the files in a folder of shards that hold samples."""
+_INDEXES: Final = ("json", "faiss")
+"""Formats of files that hold no samples."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class ListedFile:
         bytes: Size.
         sha256: Hash of the bytes.
         rows: Samples or vectors inside; 0 for an index file.
-        format: ``mds``, ``webdataset``, ``parquet``, ``json`` or ``faiss``.
+        format: ``mds``, ``webdataset``, ``parquet``, ``json``, ``faiss``, or what a package adds.
     """
 
     path: str
@@ -31,6 +31,11 @@ class ListedFile:
     sha256: str
     rows: int
     format: str
+
+    @property
+    def holds_samples(self) -> bool:
+        """Whether it is a shard, of whatever format."""
+        return self.format not in _INDEXES
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class FileList:
     @property
     def shards(self) -> tuple[ListedFile, ...]:
         """Of a folder of shards the files that hold samples: splits and shards in order."""
-        return tuple(file for file in self.files if file.format in SHARD_FORMATS)
+        return tuple(file for file in self.files if file.holds_samples)
 
     def shard(self, split: str, number: int) -> ListedFile | None:
         """The file that the table ``shards`` calls by these, or None."""
@@ -69,7 +74,7 @@ def write_file_list(
         "origin": asdict(origin),
         "files": [asdict(file) for file in files],
     }
-    write_whole(folder / MANIFEST, json.dumps(head, indent=1) + "\n")
+    write_whole(folder / MANIFEST, sealed(head))
     return listed
 
 

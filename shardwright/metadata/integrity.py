@@ -2,19 +2,21 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shardwright.errors import DataError
-from shardwright.metadata.croissant import files_of
+from shardwright.metadata.croissant_sets import REPOSITORY, files_of
 from shardwright.metadata.filelist import FileList, read_file_list
 from shardwright.metadata.files import sha256_file
 from shardwright.metadata.layout import TABLES, Layout
-from shardwright.metadata.manifest import MANIFEST, Manifest, Origin, Part
+from shardwright.metadata.manifest import MANIFEST, Manifest, Origin, Part, unbroken
+from shardwright.metadata.readback import readback_faults
 
 
 def table_faults(layout: Layout, name: str) -> tuple[Manifest | None, list[str]]:
@@ -31,9 +33,16 @@ def table_faults(layout: Layout, name: str) -> tuple[Manifest | None, list[str]]
         manifest = layout.manifest(name)
         if manifest is None:
             return None, [f"{place}: files without a manifest; run the curation again"]
-        return manifest, list(_manifest_faults(manifest, place))
+        faults = list(_manifest_faults(manifest, place))
+        return manifest, faults or list(_broken(folder, place))
     except DataError as error:
         return None, [_relative(layout, str(error))]
+
+
+def _broken(folder: Path, place: str) -> Iterator[str]:
+    """A manifest that is whole and contradicts nothing, and is another than was written."""
+    if not unbroken((folder / MANIFEST).read_bytes()):
+        yield f"{place}/{MANIFEST}: changed since it was written; run the curation with --force"
 
 
 def _relative(layout: Layout, message: str) -> str:
@@ -130,7 +139,7 @@ def folder_faults(layout: Layout, name: str) -> tuple[FileList | None, list[str]
         below = path.relative_to(folder).as_posix()
         if path.is_file() and below not in named:
             faults.append(f"{name}/{below}: not named by the manifest")
-    return listed, faults
+    return listed, faults or list(_broken(folder, name))
 
 
 def lineage_faults(layout: Layout) -> Iterator[str]:
@@ -163,58 +172,121 @@ def lineage_faults(layout: Layout) -> Iterator[str]:
                 )
 
 
-def croissant_faults(layout: Layout) -> Iterator[str]:
-    """Faults of ``croissant.json``: absent, invalid, or of other files and counts."""
+def croissant_faults(
+    layout: Layout, sound: Mapping[str, Manifest], connection: duckdb.DuckDBPyConnection
+) -> Iterator[str]:
+    """Faults of ``croissant.json``: absent, invalid, unreadable, or of other files and counts.
+
+    The same of the form for a repository, where there is one.
+
+    Args:
+        layout: The output folder.
+        sound: Tables without a fault; no others are read.
+        connection: DuckDB with their views.
+    """
     if not layout.croissant.exists():
         yield "croissant.json: missing, so the curation is not complete; run it to its end"
-        return
+    for path in (layout.croissant, layout.published):
+        if path.exists():
+            for fault in _document_faults(layout, path, sound, connection):
+                yield f"{path.name}: {fault}"
+
+
+def _document_faults(
+    layout: Layout,
+    path: Path,
+    sound: Mapping[str, Manifest],
+    connection: duckdb.DuckDBPyConnection,
+) -> Iterator[str]:
     try:
-        metadata = json.loads(layout.croissant.read_bytes())
+        metadata = json.loads(path.read_bytes())
         listed = {
             item["contentUrl"]: (item["contentSize"], item["sha256"])
             for item in metadata["distribution"]
-            if item["@type"] == "cr:FileObject"
+            if item["@type"] == "cr:FileObject" and item["@id"] != REPOSITORY
         }
         counts = {item["@id"]: _count(item) for item in metadata["recordSet"]}
-    except (ValueError, KeyError, TypeError) as error:
-        yield f"croissant.json: damaged ({type(error).__name__}: {error}); run the curation again"
+        accounting, stages = _inline(metadata, "accounting"), _inline(metadata, "stages")
+        inconsistent = [*_open_stages(accounting, stages)]
+        for item in metadata["recordSet"]:
+            _ = [field["@id"] for field in item["field"]]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        yield f"damaged ({type(error).__name__}: {error}); run the curation again"
         return
-    yield from _invalid(layout.croissant)
+    yield from readback_faults(path, metadata, sound)
+    yield from inconsistent
+    if sound.keys() >= {"rejects", "decisions"}:
+        yield from _accounting_faults(connection, accounting)
     try:
-        present = {path: (f"{size} B", sha256) for path, size, sha256, _ in files_of(layout)}
-        rows = {name: layout.manifest(name) for name in ("records", "rejects", *counts)}
+        present = {file: (f"{size} B", sha256) for file, size, sha256, _ in files_of(layout)}
+        rows = {name: layout.manifest(name) for name in counts}
     except DataError:
         return
-    for path in sorted(present.keys() | listed.keys()):
-        if path not in listed:
-            yield f"croissant.json: does not list {path}"
-        elif path not in present:
-            yield f"croissant.json: lists {path}, which no manifest names"
-        elif listed[path] != present[path]:
-            yield f"croissant.json: gives {path} another size or sha256 than its manifest"
-    accepted, refused = rows["records"], rows["rejects"]
+    for file in sorted(present.keys() | listed.keys()):
+        if file not in listed:
+            yield f"does not list {file}"
+        elif file not in present:
+            yield f"lists {file}, which no manifest names"
+        elif listed[file] != present[file]:
+            yield f"gives {file} another size or sha256 than its manifest"
     for name, count in counts.items():
         manifest = rows[name]
-        said = manifest.rows if manifest is not None else None
-        if name == "accounting" and accepted is not None and refused is not None:
-            said = accepted.rows + refused.rows
-        if said is not None and said != count:
-            yield f"croissant.json: {name} counts {count}, the tables hold {said}"
+        if manifest is not None and count is not None and manifest.rows != count:
+            yield f"{name} counts {count}, the tables hold {manifest.rows}"
 
 
-def _count(record_set: dict[str, Any]) -> int:
-    """Rows of a record set, or for the accounting the inputs that it adds up to."""
-    if "data" in record_set:
-        return sum(int(row["accounting/records"]) for row in record_set["data"])
-    return int(record_set["annotation"]["value"])
+def _count(record_set: dict[str, Any]) -> int | None:
+    """Rows of a record set as its annotation says; Croissant 1.0 has none."""
+    annotations = record_set.get("annotation", [])
+    for annotation in annotations if isinstance(annotations, list) else [annotations]:
+        if annotation["@id"] == f"{record_set['@id']}/rows":
+            return int(annotation["value"])
+    return None
 
 
-def _invalid(path: Path) -> Iterator[str]:
-    import mlcroissant
+def _inline(metadata: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """Rows of a record set that stands in the document, by the names of their columns."""
+    return [
+        {column.partition("/")[2]: value for column, value in row.items()}
+        for item in metadata["recordSet"]
+        if item["@id"] == name
+        for row in item["data"]
+    ]
 
-    try:
-        mlcroissant.Dataset(jsonld=str(path))
-    except mlcroissant.ValidationError as error:
-        for line in str(error).splitlines():
-            if line.strip().startswith("-"):
-                yield f"croissant.json: invalid: {line.strip().removeprefix('-').strip()}"
+
+def _open_stages(
+    accounting: Sequence[Mapping[str, Any]], stages: Sequence[Mapping[str, Any]]
+) -> Iterator[str]:
+    """Stages whose counts do not close: what comes in is dropped or goes on to the next."""
+    came = sum(int(row["records"]) for row in accounting)
+    for row in stages:
+        name, dropped = row["stage"], int(row["dropped"])
+        told = sum(int(item["records"]) for item in accounting if item["stage"] == name)
+        if int(row["records_in"]) != came:
+            yield (f"{row['records_in']} records come to {name}, {came} went on to it")
+        if int(row["records_in"]) != dropped + int(row["records_out"]):
+            yield (
+                f"of {row['records_in']} records {name} drops {dropped} and passes "
+                f"on {row['records_out']}"
+            )
+        if dropped != told:
+            yield f"{name} drops {dropped} records, accounting tells of {told}"
+        came = int(row["records_out"])
+
+
+def _accounting_faults(
+    connection: duckdb.DuckDBPyConnection, accounting: Sequence[Mapping[str, Any]]
+) -> Iterator[str]:
+    said = {(row["stage"], row["reason"]): int(row["records"]) for row in accounting}
+    held = {
+        (stage, reason): records
+        for stage, reason, records in connection.execute(
+            "SELECT stage, reason, records FROM funnel"
+        ).fetchall()
+    }
+    for stage, reason in sorted(said.keys() | held.keys()):
+        counts = said.get((stage, reason), 0), held.get((stage, reason), 0)
+        if counts[0] != counts[1]:
+            yield (
+                f"accounting counts {counts[0]} of {stage} {reason}, the tables hold {counts[1]}"
+            )

@@ -19,8 +19,8 @@ STAGES = (
     "cluster",
     "study",
     "score",
-    "evaluate",
     "heterogeneity",
+    "evaluate",
     "prune",
     "shard",
 )
@@ -52,6 +52,12 @@ TABLES = (
     "evaluation",
     "side_effects",
     "stability",
+    "device_statistics",
+    "device_groups",
+    "device_shift",
+    "device_attribution",
+    "device_transfer",
+    "device_leakage",
     "decisions",
     "shards",
     "curated",
@@ -69,6 +75,11 @@ class Layout:
     def croissant(self) -> Path:
         """Metadata file whose presence says that the curation is complete."""
         return self.root / "croissant.json"
+
+    @property
+    def published(self) -> Path:
+        """The same metadata for the repository that the recipe publishes in."""
+        return self.root / "croissant-published.json"
 
     @property
     def shards(self) -> Path:

@@ -164,7 +164,7 @@ def write_manifest(
         "parts": [asdict(part) for part in inline],
         "leaves": leaves,
     }
-    write_whole(folder / MANIFEST, json.dumps(head, indent=1) + "\n")
+    write_whole(folder / MANIFEST, sealed(head))
     return Manifest(
         table,
         folder,
@@ -177,6 +177,25 @@ def write_manifest(
         inline,
         tuple(leaves),
     )
+
+
+def sealed(head: dict[str, Any]) -> str:
+    """The text of a manifest, with a hash over all else in it: a changed byte is found."""
+    return json.dumps(head | {"seal": _seal(head)}, indent=1) + "\n"
+
+
+def unbroken(text: bytes) -> bool:
+    """Whether a manifest is as it was written.
+
+    Raises:
+        ValueError: It is no JSON.
+    """
+    head = json.loads(text)
+    return isinstance(head, dict) and head.pop("seal", None) == _seal(head)
+
+
+def _seal(head: dict[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(head).encode()).hexdigest()
 
 
 def _write_leaf(folder: Path, parts: Iterable[Part]) -> tuple[str, str]:
@@ -195,7 +214,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     """
     path = folder / MANIFEST
     try:
-        text = path.read_text()
+        text = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
@@ -214,5 +233,6 @@ def read_manifest(folder: Path) -> Manifest | None:
             _inline=tuple(Part(**part) for part in head["parts"]),
             _leaves=tuple((name, sha256) for name, sha256 in head["leaves"]),
         )
-    except (ValueError, KeyError, TypeError, pa.ArrowInvalid) as error:
+    # pyarrow says OSError of a schema that is no schema; AttributeError where no object stands.
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, pa.ArrowException) as error:
         raise DataError(f"{path}: damaged ({error}); run the curation again") from None

@@ -269,6 +269,79 @@ def blob(modality: str) -> str:
     return {"code": "content", "image": "image"}[modality]
 
 
+DEVICE_GROUPS = pa.schema(
+    [
+        pa.field("group", pa.string()),
+        pa.field("records", pa.int64(), nullable=False),
+        pa.field("enough", pa.bool_(), nullable=False),
+        pa.field("compared", pa.bool_(), nullable=False),
+    ]
+)
+
+_PAIR = [
+    pa.field("group_a", pa.string(), nullable=False),
+    pa.field("group_b", pa.string(), nullable=False),
+]
+
+DEVICE_SHIFT = pa.schema(
+    [
+        *_PAIR,
+        pa.field("n_a", pa.int64(), nullable=False),
+        pa.field("n_b", pa.int64(), nullable=False),
+        pa.field("space", pa.string(), nullable=False),
+        pa.field("matched", pa.bool_(), nullable=False),
+        pa.field("measure", pa.string(), nullable=False),
+        pa.field("value", pa.float64(), nullable=False),
+        pa.field("effect_size", pa.float64(), nullable=False),
+        pa.field("null_mean", pa.float64(), nullable=False),
+        pa.field("p_value", pa.float64(), nullable=False),
+        pa.field("p_adjusted", pa.float64(), nullable=False),
+        pa.field("ruler_stage", pa.string()),
+        pa.field("ruler_amount", pa.float64()),
+        pa.field("ruler_where", pa.string()),
+    ]
+)
+
+DEVICE_ATTRIBUTION = pa.schema(
+    [
+        *_PAIR,
+        pa.field("rank", pa.int32(), nullable=False),
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("share", pa.float64(), nullable=False),
+    ]
+)
+
+DEVICE_TRANSFER = pa.schema(
+    [
+        pa.field("train_group", pa.string()),
+        pa.field("test_group", pa.string(), nullable=False),
+        pa.field("accuracy", pa.float64(), nullable=False),
+        pa.field("n", pa.int64(), nullable=False),
+    ]
+)
+
+DEVICE_LEAKAGE = pa.schema(
+    [
+        pa.field("information", pa.float64(), nullable=False),
+        pa.field("null_information", pa.float64(), nullable=False),
+        pa.field("accuracy", pa.float64(), nullable=False),
+        pa.field("baseline", pa.float64(), nullable=False),
+        pa.field("null_accuracy", pa.float64(), nullable=False),
+        pa.field("p_value", pa.float64(), nullable=False),
+        pa.field("rows", pa.int64(), nullable=False),
+        pa.field("groups", pa.int64(), nullable=False),
+        pa.field("labels", pa.int64(), nullable=False),
+    ]
+)
+
+
+def device_statistics(names: Sequence[str]) -> pa.Schema:
+    """Schema of ``device_statistics``: a column per statistic, null where one does not apply."""
+    return pa.schema(
+        [_ID, pa.field("group", pa.string()), *(pa.field(name, pa.float64()) for name in names)]
+    )
+
+
 def filter_scores(kinds: Mapping[str, str]) -> pa.Schema:
     """Schema of ``filter_scores``: a column per filter, of kind ``number`` or ``text``."""
     types = {"number": pa.float64(), "text": pa.string()}

@@ -7,7 +7,6 @@ one damaged file is one line and not twenty.
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import duckdb
 import pyarrow as pa
 
 from shardwright.metadata.catalog import connect, file_literal, name_parts, scan
+from shardwright.metadata.checks import Check, checks
 from shardwright.metadata.filelist import FileList, shard_stem
 from shardwright.metadata.integrity import (
     croissant_faults,
@@ -71,7 +71,7 @@ def verify(layout: Layout) -> list[str]:
             faults += _index_faults(connection, index, "contamination" in sound)
         if shards is not None and "shards" in sound:
             faults += _shard_faults(connection, shards)
-    faults += croissant_faults(layout)
+        faults += croissant_faults(layout, sound, connection)
     return faults
 
 
@@ -120,163 +120,14 @@ def _width_faults(sound: Mapping[str, Manifest]) -> Iterator[str]:
         )
 
 
-@dataclass(frozen=True)
-class _Check:
-    """A query for what must not be: rows of one text column that names them."""
-
-    table: str
-    needs: tuple[str, ...]
-    problem: str
-    query: str
-
-
-def _unique(table: str, columns: str = "record_id") -> _Check:
-    return _Check(
-        table,
-        (),
-        "more than one row of a record",
-        f"SELECT record_id FROM {table} GROUP BY {columns} HAVING count(*) > 1",
-    )
-
-
-def _missing(table: str, problem: str, other: str, of: str) -> _Check:
-    """Records of ``of`` that ``table`` lacks."""
-    return _Check(
-        table,
-        (other,),
-        problem,
-        f"SELECT record_id FROM ({of}) ANTI JOIN {table} USING (record_id)",
-    )
-
-
-_KEPT = "SELECT record_id FROM decisions WHERE keep"
-_CHECKS = (
-    *(
-        _unique(name)
-        for name in (
-            *("records", "lookup", "filter_scores", "signatures", "embeddings", "clusters"),
-            *("similarities", "classified", "scores", "score_explanations"),
-            *("decisions", "shards", "curated", "tokens"),
-        )
-    ),
-    _unique("duplicates", "record_id, kind"),
-    _unique("semantic_duplicates"),
-    *(
-        _Check(
-            name,
-            ("records",),
-            "rows of no record",
-            f"SELECT record_id FROM {name} ANTI JOIN records USING (record_id)",
-        )
-        for name in (
-            *("lookup", "filter_scores", "signatures", "duplicates", "embeddings"),
-            *(
-                "contamination",
-                "semantic_duplicates",
-                "clusters",
-                "similarities",
-                "classified",
-                "scores",
-                "score_explanations",
-                "decisions",
-            ),
-            *("shards", "curated"),
-        )
-    ),
-    _missing("decisions", "records without a decision", "records", "FROM records"),
-    _missing("lookup", "records that it does not hold", "records", "FROM records"),
-    _missing("curated", "kept records that it does not hold", "decisions", _KEPT),
-    _missing("shards", "kept records that it does not hold", "decisions", _KEPT),
-    _missing("tokens", "kept records that it does not hold", "decisions", _KEPT),
-    *(
-        _Check(
-            name,
-            ("decisions",),
-            "records that are not kept",
-            f"SELECT record_id FROM {name} ANTI JOIN ({_KEPT}) USING (record_id)",
-        )
-        for name in ("curated", "shards")
-    ),
-    _Check(
-        "decisions",
-        (),
-        "keep and stage contradict each other",
-        "SELECT record_id FROM decisions WHERE keep <> (stage = 'keep')",
-    ),
-    _Check(
-        "curated",
-        ("shards",),
-        "another split than in shards",
-        "SELECT record_id FROM curated JOIN shards USING (record_id) "
-        "WHERE curated.split <> shards.split",
-    ),
-    _Check(
-        "curated",
-        ("records",),
-        "other source, path or size than in records",
-        "SELECT record_id FROM curated AS c JOIN records AS r USING (record_id) WHERE "
-        "(c.source, c.path, c.bytes) <> (r.source, r.path, r.bytes)",
-    ),
-    _Check(
-        "decisions",
-        (),
-        "decisions that their score and threshold do not bear out",
-        "SELECT record_id FROM decisions WHERE stage IN ('keep', 'prune') AND score IS NOT NULL "
-        "AND CASE WHEN keep THEN score < threshold ELSE score > threshold END",
-    ),
-    _Check(
-        "rejects",
-        ("records",),
-        "inputs that are records too",
-        "SELECT path AS record_id FROM rejects SEMI JOIN records USING (source, path) "
-        "WHERE reason <> 'duplicate_path'",
-    ),
-    _Check(
-        "clusters",
-        ("centroids",),
-        "clusters without a centroid",
-        "SELECT record_id FROM clusters ANTI JOIN centroids USING (cluster)",
-    ),
-    _Check(
-        "side_effects",
-        ("scores",),
-        "groupings that do not add up to the scored records",
-        "SELECT method || ' ' || grouping AS record_id FROM side_effects GROUP BY method, grouping "
-        "HAVING sum(records) <> (SELECT count(*) FROM scores)",
-    ),
-    _Check(
-        "evaluation",
-        (),
-        "more than one row of a method and family",
-        "SELECT method || ' ' || family AS record_id FROM evaluation GROUP BY method, family "
-        "HAVING count(*) > 1",
-    ),
-    _Check(
-        "embeddings",
-        (),
-        "vectors that are not finite",
-        "SELECT record_id FROM embeddings WHERE len(list_filter(vector::FLOAT[], "
-        "lambda v: v IS NULL OR NOT isfinite(v))) > 0",
-    ),
-    _Check(
-        "shards",
-        (),
-        "shards whose positions are not 0, 1, 2, ...",
-        "SELECT split || '/' || shard AS record_id FROM shards GROUP BY split, shard "
-        "HAVING min(position) <> 0 OR max(position) + 1 <> count(*) "
-        "OR count(DISTINCT position) <> count(*)",
-    ),
-)
-
-
-def _unmasked(sound: Mapping[str, Manifest]) -> _Check:
+def _unmasked(sound: Mapping[str, Manifest]) -> Check:
     """Curated contents are those of the records, but where something was masked."""
     masked = sound["curated"].origin.parameters.get("masked", []) if "curated" in sound else []
     counted = " OR ".join(f'"{name}" > 0' for name in masked) or "false"
     scored = "filter_scores" if masked else "records"
-    return _Check(
+    return Check(
         "curated",
-        ("records", scored),
+        frozenset({"curated", "records", scored}),
         "other content than in records",
         "SELECT record_id FROM curated AS c JOIN records AS r USING (record_id) "
         f"ANTI JOIN (SELECT record_id FROM {scored} WHERE {counted}) AS m USING (record_id) "
@@ -287,8 +138,8 @@ def _unmasked(sound: Mapping[str, Manifest]) -> _Check:
 def _row_faults(
     connection: duckdb.DuckDBPyConnection, sound: Mapping[str, Manifest]
 ) -> Iterator[str]:
-    for check in (*_CHECKS, _unmasked(sound)):
-        if sound.keys() >= {check.table, *check.needs}:
+    for check in (*checks(), _unmasked(sound)):
+        if sound.keys() >= check.reads:
             yield from _found(connection, f"tables/{check.table}", check.problem, check.query)
 
 

@@ -27,15 +27,16 @@ TABLES = {
     "evaluation": "How well each method finds damage that was planted, by family of damage.",
     "side_effects": "What each method would prune, by language, length, licence and the like.",
     "stability": "How much of what a method prunes it prunes again when k-means starts elsewhere.",
+    "device_statistics": "One row per image: its group, and statistics by stage of the pipeline.",
+    "device_groups": "One row per group of live images, and whether there are enough to compare.",
+    "device_shift": "How far two groups lie apart, by each measure, with its test.",
+    "device_attribution": "Which stages make two groups differ, and how much each takes away.",
+    "device_transfer": "How well a probe trained on one group tells the labels of another.",
+    "device_leakage": "How much the group of an image says of its label.",
     "decisions": "One row per record: whether it is kept, or which stage dropped it and why.",
     "tokens": "Where each kept record begins in the sequences of tokens, and how many it has.",
     "shards": "Where each kept record stands in the shards: split, shard and position.",
     "curated": "The kept records whole, with their split.",
-}
-
-VIEWS = {
-    "funnel": "What became of every input, by stage and reason; adds up to all inputs seen.",
-    "dropped_by_reason": "Dropped records by reason, with their share of all records.",
 }
 
 COLUMNS = {

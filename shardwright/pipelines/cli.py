@@ -46,12 +46,28 @@ def curate(
     dry: Annotated[
         bool, typer.Option("--dry-run", help="Prints recipe and plan, runs nothing.")
     ] = False,
+    publish: Annotated[
+        str | None,
+        typer.Option("--publish-as", metavar="URL", help="Sets about.publish_as, a repository."),
+    ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict-metadata", help="Runs only if the recipe's `about` is complete."),
+    ] = False,
+    openlineage: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|URL", help="Tells OpenLineage of each stage."),
+    ] = None,
 ) -> None:
     """Runs a recipe's stages, or the named ones. Beam's options go behind ``--``."""
     from shardwright.pipelines import curate as curation
+    from shardwright.pipelines.about import check_metadata
     from shardwright.pipelines.recipe import load_recipe
 
-    resolved = load_recipe(recipe, overrides or (), source)
+    published = [] if publish is None else [f"about.publish_as={json.dumps(publish)}"]
+    resolved = load_recipe(recipe, [*(overrides or ()), *published], source)
+    if strict:
+        check_metadata(resolved.about)
     beam_arguments = context.obj or []
     folder = _output_folder(output)
     if dry:
@@ -72,6 +88,7 @@ def curate(
         limit=limit,
         force=force,
         beam_arguments=beam_arguments,
+        openlineage=openlineage,
     )
     if summary is None:
         return
@@ -110,8 +127,8 @@ def evaluate(
     """Curates, and tells how well each method finds damage that is planted into a sample."""
     from shardwright.metadata.layout import Layout
     from shardwright.pipelines.curate import curate as run_all
+    from shardwright.pipelines.quality_sections import Evaluate
     from shardwright.pipelines.recipe import load_recipe
-    from shardwright.pipelines.sections import Evaluate
     from shardwright.pipelines.verdicts import verdicts
 
     resolved = load_recipe(recipe, overrides or (), source)
@@ -123,6 +140,29 @@ def evaluate(
     console.print(Text(f"{resolved.name}: {output}"), soft_wrap=True)
     for table in verdicts(Layout(folder)):
         console.print(table)
+
+
+@app.command()
+def audit_precision(
+    context: typer.Context,
+    recipe: RecipeFile,
+    output: Output,
+    records: Annotated[int, typer.Option(min=40, help="Records of the sample.")] = 500,
+    source: Input = None,
+    overrides: Overrides = None,
+) -> None:
+    """Embeds a sample at other precisions, and tells which decisions that turns."""
+    from shardwright.pipelines.precision import audit_precision as audit
+    from shardwright.pipelines.recipe import load_recipe
+    from shardwright.service.precision import shown_audit
+
+    resolved = load_recipe(recipe, overrides or (), source)
+    folder = _output_folder(output)
+    found = audit(resolved, folder, records=records, beam_arguments=context.obj or [])
+    console = Console()
+    console.print(Text(f"{resolved.name}: {output}"), soft_wrap=True)
+    for part in shown_audit(found):
+        console.print(part)
 
 
 @app.command()
@@ -172,6 +212,27 @@ def explain(
 
 
 @app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="Output folder of a curation.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="That of another one.")],
+    form: Annotated[str, typer.Option("--format", help="table or json.")] = "table",
+) -> None:
+    """Tells what changed between two curations, why, and what that is for a version."""
+    from shardwright.metadata.compare import compare as compared
+    from shardwright.metadata.compare import write_json
+    from shardwright.service.comparison import shown_comparison
+
+    if form not in ("table", "json"):
+        raise UserError(f"--format {form}: no such format; choose table or json")
+    if form == "json":
+        write_json(a, b, sys.stdout)
+        return
+    console = Console()
+    for part in shown_comparison(compared(a, b)):
+        console.print(part)
+
+
+@app.command()
 def report(folder: Folder) -> None:
     """Writes ``report/index.html``, one self-contained page."""
     from shardwright.metadata.layout import opened
@@ -201,7 +262,7 @@ def main() -> None:
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
     arguments = sys.argv[1:]
     beam_arguments: list[str] = []
-    if "--" in arguments and arguments[0] in ("curate", "evaluate"):
+    if "--" in arguments and arguments[0] in ("curate", "evaluate", "audit-precision"):
         at = arguments.index("--")
         arguments, beam_arguments = arguments[:at], arguments[at + 1 :]
     try:

@@ -1,6 +1,7 @@
 """A curation: the recipe's stages in order, and what is said at the end."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from shardwright.metadata.files import write_whole
 from shardwright.metadata.integrity import lineage_faults
 from shardwright.metadata.layout import Layout
 from shardwright.metadata.manifest import Manifest
+from shardwright.metadata.openlineage import told_stages
 from shardwright.pipelines.execution import check_beam_arguments
 from shardwright.pipelines.labels import check_labels
 from shardwright.pipelines.opt_out import read_opt_outs
@@ -30,6 +32,7 @@ from shardwright.pipelines.stages.duplicates import check_earlier, run_duplicate
 from shardwright.pipelines.stages.embed import run_embed
 from shardwright.pipelines.stages.evaluate import check_evaluate, run_evaluate
 from shardwright.pipelines.stages.filter import run_filter
+from shardwright.pipelines.stages.heterogeneity import run_heterogeneity
 from shardwright.pipelines.stages.index import check_index, run_index
 from shardwright.pipelines.stages.ingest import plan as plan_ingest
 from shardwright.pipelines.stages.ingest import run_ingest
@@ -43,7 +46,7 @@ from shardwright.pipelines.tokenising import check_tokens
 
 _BEAM_STAGES = (
     *("ingest", "filter", "duplicates", "embed", "decontaminate", "semantic"),
-    *("cluster", "study", "score", "evaluate", "shard"),
+    *("cluster", "study", "score", "heterogeneity", "evaluate", "shard"),
 )
 
 STAGES: dict[str, Callable[[Run, StageProgress], None]] = {
@@ -57,6 +60,7 @@ STAGES: dict[str, Callable[[Run, StageProgress], None]] = {
     "cluster": run_cluster,
     "study": run_study,
     "score": run_score,
+    "heterogeneity": run_heterogeneity,
     "evaluate": run_evaluate,
     "prune": run_prune,
     "shard": run_shard,
@@ -85,8 +89,11 @@ def curate(
     force: bool = False,
     beam_arguments: Sequence[str] = (),
     reporter: Reporter | None = None,
+    openlineage: str | None = None,
 ) -> Summary | None:
     """Runs a recipe's stages, or the named ones, into an output folder.
+
+    With ``openlineage``, a file or an address, each stage's start and end is told there.
 
     Returns:
         What became of the records, or None when the named stages do not decide it.
@@ -118,9 +125,13 @@ def curate(
         check_device(recipe)  # and a device
     if "score" in names:
         check_labels(run, "ingest" in names)
-    with locked(layout.root):
+    resolved = recipe.model_dump(mode="json")
+    with (
+        locked(layout.root),
+        told_stages(openlineage, layout, resolved, run.reporter.note) as told,
+    ):
         for name in names:
-            with run.reporter.stage(name) as progress:
+            with told(name), run.reporter.stage(name) as progress:
                 STAGES[name](run, progress)
             _remember(layout, run.reporter.metrics[-1])
         return summarise(layout, time.monotonic() - started)
@@ -167,6 +178,8 @@ def _check_apart(recipe: Recipe, output: Path) -> None:
         return
     path = local_path(uri)
     base = split_glob(path)[0] if has_magic(path) else path
+    if recipe.source.kind == "croissant" and not os.path.isdir(base):
+        base = os.path.dirname(base)  # of the document, whose files lie beside it
     source, target = Path(base).resolve(), output.resolve()
     if source.is_dir() and (target == source or source in target.parents):
         raise UserError(

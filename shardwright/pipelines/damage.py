@@ -22,7 +22,7 @@ from shardwright.pipelines.alive import LivePart, live_batches
 from shardwright.pipelines.clustering import read_centroids, share_cores
 from shardwright.pipelines.encoding import Encoding
 from shardwright.pipelines.jobs import Output
-from shardwright.pipelines.sections import Study
+from shardwright.pipelines.quality_sections import Study
 from shardwright.pipelines.vectors import matrix
 from shardwright.quality import observations
 from shardwright.quality.calibrate import Observed, judge

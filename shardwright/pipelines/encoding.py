@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from PIL import Image
 
 from shardwright.embeddings.device import claim_gpu
-from shardwright.embeddings.encoder import Encoder, TorchOptions, load_encoder
+from shardwright.embeddings.encoder import Encoder
+from shardwright.embeddings.model import Model
 from shardwright.pipelines.run import Run
 
 _LOADING = threading.Lock()
@@ -18,19 +19,25 @@ _LOADED: dict[str, Encoder] = {}
 
 @dataclass(frozen=True)
 class Encoding:
-    """What a worker needs to load the encoder; see ``load_encoder``.
+    """What a worker needs to load the encoder.
 
     Attributes:
+        model: The recipe's.
         fingerprint: Of the driver's encoder.
     """
 
-    modality: str
-    model: str
-    device: str
-    dtype: str
-    batch_size: int
-    options: TorchOptions
+    model: Model
     fingerprint: str
+
+    @property
+    def modality(self) -> str:
+        """``code`` or ``image``."""
+        return self.model.modality
+
+    @property
+    def dtype(self) -> str:
+        """Of the vectors as they are stored."""
+        return self.model.dtype
 
     @property
     def encoder(self) -> Encoder:
@@ -42,38 +49,21 @@ class Encoding:
 
     def _load(self) -> Encoder:
         Image.MAX_IMAGE_PIXELS = None  # ingest has decoded them whole, under the recipe's limit
-        if self.device != "cpu" and not self.model.startswith("builtin:"):
+        if self.model.device != "cpu" and self.model.kind != "builtin":
             import torch
 
             if torch.cuda.device_count() > 1:
                 torch.cuda.set_device(claim_gpu(torch.cuda.device_count()))
-        return load_encoder(
-            self.model,
-            modality=self.modality,
-            device=self.device,
-            dtype=self.dtype,
-            batch_size=self.batch_size,
-            options=self.options,
-        )
+        return self.model.load()
 
 
 @contextmanager
 def encoding(run: Run) -> Iterator[Encoding]:
     """How workers encode; while it lasts, those in this process use the driver's encoder."""
-    embedding = run.recipe.embedding
-    assert embedding is not None
     encoder = run.encoder
     Image.MAX_IMAGE_PIXELS = None  # as in a worker
     _LOADED[encoder.fingerprint] = encoder
     try:
-        yield Encoding(
-            run.recipe.modality,
-            embedding.model,
-            embedding.device,
-            embedding.dtype,
-            embedding.batch_size,
-            embedding.options,
-            encoder.fingerprint,
-        )
+        yield Encoding(run.model, encoder.fingerprint)
     finally:
         _LOADED.clear()

@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 from shardwright.errors import UserError
 from shardwright.metadata.catalog import connect, scan
 from shardwright.metadata.schemas import record_id
+from shardwright.pipelines.quality_sections import Learned
 from shardwright.pipelines.recipe import Recipe
 from shardwright.pipelines.run import Run
-from shardwright.pipelines.sections import Learned
 from shardwright.pipelines.sources.names import shown
 from shardwright.pipelines.sources.storage import IsNoFileError, open_file
 from shardwright.pipelines.stages.ingest import plan as plan_ingest

@@ -23,7 +23,7 @@ from shardwright.pipelines.relational import commit_query, stream
 from shardwright.pipelines.run import Run
 from shardwright.pipelines.unchanged import remember_places
 from shardwright.quality.groups import components
-from shardwright.shards.formats import FORMATS
+from shardwright.shards.formats import shard_format
 from shardwright.shards.order import CutState, assign_split, cut, id_keys, name_keys, order_keys
 
 SAMPLE_COLUMNS = {
@@ -46,8 +46,8 @@ def _place(run: Run, connection: duckdb.DuckDBPyConnection, records_table: Manif
     """Makes the relation ``placed``: part, row, record_id, split, shard, position."""
     settings = run.recipe.shards
     schema = sample_schema(run.recipe.modality)
-    shard_format = FORMATS[settings.format]
-    size = shard_format.size_sql(schema, {blob(run.recipe.modality): "bytes"})
+    kind = shard_format(settings.format)
+    size = kind.size_sql(schema, {blob(run.recipe.modality): "bytes"})
     near = settings.group_by == "near_duplicates"
     if near:
         name_groups(connection, _groupings(run))
@@ -93,7 +93,7 @@ def _place(run: Run, connection: duckdb.DuckDBPyConnection, records_table: Manif
 
     def placed() -> Iterator[pa.RecordBatch]:
         state, split = CutState(), -1
-        overhead = shard_format.overhead(schema, settings.size)
+        overhead = kind.overhead(schema, settings.size)
         ordered = "SELECT * FROM keyed ORDER BY split, key, record_id"
         for batch in stream(connection.cursor(), ordered):
             splits = batch.column("split").to_numpy()

@@ -8,23 +8,22 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from shardwright.errors import UserError
+from shardwright.pipelines.about import About
+from shardwright.pipelines.grouping import check_grouping
+from shardwright.pipelines.quality_sections import Evaluate, Heterogeneity, Prune, Study
+from shardwright.pipelines.section_types import Patterns, Section
 from shardwright.pipelines.sections import (
     MASKED,
     Clusters,
     Decontaminate,
     Duplicates,
     Embedding,
-    Evaluate,
     Filter,
     Highest,
     Index,
     Limits,
-    Patterns,
-    Prune,
-    Section,
     Shards,
     Source,
-    Study,
 )
 from shardwright.quality.filters import Filter as Measure
 from shardwright.quality.filters import filters
@@ -47,8 +46,10 @@ class Recipe(Section):
     study: Study = Study()
     prune: Prune | None = Prune()
     evaluate: Evaluate | None = None
+    heterogeneity: Heterogeneity | None = None
     opt_out: Patterns | None = None
     shards: Shards = Shards()
+    about: About = About()
     runner: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
     @model_validator(mode="before")
@@ -136,10 +137,27 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _groups_are_there(self) -> "Recipe":
+        if self.prune is not None:
+            cap = None if self.prune.cap is None else self.prune.cap.by
+            for key, grouping in (("prune.within", self.prune.within), ("prune.cap.by", cap)):
+                devices = self.heterogeneity is not None
+                check_grouping(key, grouping, self.modality, devices)
+        return self
+
+    @model_validator(mode="after")
     def _budget_is_of_texts(self) -> "Recipe":
         if self.modality == "image" and self.prune is not None and self.prune.budget is not None:
             raise ValueError(
                 "prune.budget: counts tokens of code; the bytes of a picture do not tell its tokens"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _devices_make_images(self) -> "Recipe":
+        if self.modality != "image" and self.heterogeneity is not None:
+            raise ValueError(
+                "heterogeneity: compares what made images; set it to null, or modality to image"
             )
         return self
 

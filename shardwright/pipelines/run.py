@@ -13,7 +13,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from shardwright.embeddings.encoder import Encoder, load_encoder
+from shardwright.embeddings.encoder import Encoder
+from shardwright.embeddings.model import Model
 from shardwright.errors import UserError
 from shardwright.metadata.layout import Layout
 from shardwright.metadata.manifest import Manifest, Origin
@@ -34,20 +35,29 @@ class Run:
     force: bool = False
     reporter: Reporter = field(default_factory=Reporter)
 
-    @cached_property
-    def encoder(self) -> Encoder:
-        """The recipe's encoder, loaded once in the driver."""
+    @property
+    def model(self) -> Model:
+        """The recipe's model.
+
+        Raises:
+            UserError: It has none.
+        """
         embedding = self.recipe.embedding
         if embedding is None:
             raise UserError("embedding is null in the recipe; set embedding.model to embed")
-        return load_encoder(
+        return Model(
             embedding.model,
-            modality=self.recipe.modality,
-            device=embedding.device,
-            dtype=embedding.dtype,
-            batch_size=embedding.batch_size,
-            options=embedding.options,
+            self.recipe.modality,
+            embedding.device,
+            embedding.dtype,
+            embedding.batch_size,
+            embedding.options,
         )
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The recipe's encoder, loaded once in the driver."""
+        return self.model.load()
 
     def plan(
         self, name: str, schemas: Mapping[str, pa.Schema], tasks: Iterable[Task], **options: Any
@@ -91,6 +101,7 @@ class Run:
     def incomplete(self) -> None:
         """Says that the curation is being changed; ``describe`` says when it is whole again."""
         self.layout.croissant.unlink(missing_ok=True)
+        self.layout.published.unlink(missing_ok=True)
 
     def origin(
         self,

@@ -1,82 +1,34 @@
-"""The sections of a recipe: their keys, defaults and bounds."""
+"""The sections of a recipe about what comes in and what goes out; more in ``quality_sections``."""
 
 import re
-from importlib.metadata import entry_points
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, model_validator
 
 from shardwright.embeddings.encoder import TorchOptions, Window
-from shardwright.quality.budget import RepetitionLaw
-from shardwright.quality.pruning.methods import METHODS
+from shardwright.errors import UserError
+from shardwright.pipelines.section_types import Bytes, Patterns, Section, Share, known
+from shardwright.plugins import find, installed
+from shardwright.shards.added import find_format
 
-SOURCE_KINDS = ("files", "archive", "parquet", "jsonl", "git")
+SOURCE_KINDS = ("files", "archive", "parquet", "jsonl", "git", "croissant")
 # Entry points of this group name further kinds; see docs/extending.md.
 SOURCES = "shardwright.sources"
 MASKED = ("secrets", "personal_data")
-_COUNTS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
-def _parse_bytes(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError(f"{value} is no size; write bytes as a number, or like 1MB")
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?B?)\s*", value, re.IGNORECASE)
-    unit = match.group(2).upper() if match else None
-    if match is None or unit not in _UNITS:
-        raise ValueError(f"{value!r} is no size; write bytes as a number, or like 500KB, 1MB, 2GB")
-    return round(float(match.group(1)) * _UNITS[unit])
-
-
-def _parse_count(value: object) -> object:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return value
-    text = str(value)
-    match = re.fullmatch(r"\s*(\d*\.?\d+(?:e[+-]?\d+)?)\s*([KMBT]?)\s*", text, re.IGNORECASE)
-    if match is None:
-        raise ValueError(f"{value!r} is no count; write a number, or like 300M, 100B, 1.5T")
-    return float(match.group(1)) * _COUNTS[match.group(2).upper()]
-
-
-def _known_method(name: str) -> str:
-    known = [method.name for method in METHODS]
-    if name not in known:
-        raise ValueError(f"no such method; there are {', '.join(known)}")
-    return name
-
-
-def _listed(value: object) -> object:
-    return [value] if isinstance(value, str) else value
+def _known_format(name: str) -> str:
+    return known(find_format, name)
 
 
 def _known_source(kind: str) -> str:
-    own = {entry.name for entry in entry_points(group=SOURCES)}
-    if kind not in own.union(SOURCE_KINDS):
-        known = ", ".join([*SOURCE_KINDS, *sorted(own)])
-        raise ValueError(f"no such kind of source; there are {known}")
-    return kind
+    return known(_source, kind)
 
 
-Bytes = Annotated[int, BeforeValidator(_parse_bytes), Field(gt=0)]
-Count = Annotated[float, BeforeValidator(_parse_count), Field(gt=0, allow_inf_nan=False)]
-Patterns = Annotated[tuple[str, ...], BeforeValidator(_listed)]
-Share = Annotated[float, Field(ge=0, le=1)]
-MethodName = Annotated[str, AfterValidator(_known_method)]
-
-
-class Section(BaseModel):
-    """Values that do not change, and no key that is unknown."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+def _source(kind: str) -> None:
+    if find(SOURCES, kind, SOURCE_KINDS) is None and kind not in SOURCE_KINDS:
+        known = ", ".join([*SOURCE_KINDS, *(added.name for added in installed(SOURCES))])
+        raise UserError(f"no such kind of source; there are {known}")
 
 
 class Source(Section):
@@ -88,8 +40,10 @@ class Source(Section):
     include: Patterns = ("**/*",)
     exclude: Patterns = ()
     keep: Patterns = ()
-    columns: dict[str, str] = {}
+    columns: dict[str, str] = Field(default={})
     revision: str = "HEAD"
+    record_set: str | None = None
+    mapping: dict[str, str] = Field(default={})
 
 
 class Limits(Section):
@@ -243,115 +197,6 @@ class Clusters(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
-class Prototypes(Section):
-    """SSL prototypes: which end of the distances is kept, and how evenly over clusters."""
-
-    keep: Literal["hard", "easy"] = "hard"
-    balance: Share = 0.0
-
-
-class D4(Section):
-    """D4: the share that its first step, SemDeDup, keeps."""
-
-    dedup: Annotated[float, Field(gt=0, le=1)] = 0.75
-
-
-class Density(Section):
-    """Density-based pruning: temperature, and what each cluster keeps at least."""
-
-    tau: Annotated[float, Field(gt=0)] = 0.1
-    min_samples: Annotated[int, Field(ge=0)] = 1
-
-
-class Study(Section):
-    """Records that are damaged on purpose, to learn what damage looks like."""
-
-    documents: Annotated[int, Field(ge=40)] = 400
-    copies: Annotated[int, Field(ge=1, le=20)] = 3
-    dose: Annotated[float, Field(gt=0, le=1)] = 0.5
-    files: Annotated[int, Field(ge=0)] = 4000
-    without: Patterns = ()
-    seed: Annotated[int, Field(ge=0)] = 0
-
-
-class Evaluate(Section):
-    """Trials in which damage is planted into a sample, to see which methods find it."""
-
-    files: Annotated[int, Field(ge=40)] = 2000
-    seeds: Annotated[int, Field(ge=1, le=100)] = 3
-    share: Annotated[float, Field(gt=0, le=0.5)] = 0.1
-    dose: Annotated[float, Field(gt=0, le=1)] = 0.5
-    folds: Annotated[int, Field(ge=2)] = 4
-    seed: Annotated[int, Field(ge=0)] = 0
-
-
-class Learned(Section):
-    """What the classifier learns from: a table that labels records, and files of one's own."""
-
-    labels: str | None = None
-    good: Patterns = ()
-    bad: Patterns = ()
-
-    @model_validator(mode="after")
-    def _labels_something(self) -> "Learned":
-        if self.labels is None and not (self.good and self.bad):
-            raise ValueError(
-                "give labels, a table of records with a column label, or good and bad, patterns "
-                "of example files, or both"
-            )
-        return self
-
-
-class Budget(Section):
-    """A training run, for what ``--dry-run`` says of each fraction."""
-
-    tokens: Count
-    bytes_per_token: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3.5
-    data_decay: Annotated[float, Field(gt=0, allow_inf_nan=False)] = RepetitionLaw().data_decay
-
-
-class Prune(Section):
-    """A fraction of the records goes: those that a method finds least worth keeping."""
-
-    method: MethodName = "scip"
-    fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    within: Literal["language", "license", "repository", "label"] | None = None
-    scores: tuple[MethodName, ...] | None = None
-    alpha: Share = 0.8
-    ssl_prototypes: Prototypes = Prototypes()
-    d4: D4 = D4()
-    density: Density = Density()
-    classifier: Learned | None = None
-    budget: Budget | None = None
-    seed: Annotated[int, Field(ge=0)] = 0
-
-    @model_validator(mode="after")
-    def _labels_are_there(self) -> "Prune":
-        if self.classifier is None and "classifier" in (self.method, *(self.scores or ())):
-            raise ValueError(
-                "the method 'classifier' learns from labels, and classifier is null; give "
-                "prune.classifier, like {labels: labels.csv}"
-            )
-        return self
-
-    def methods(self, modality: str) -> tuple[str, ...]:
-        """The scores that are computed, in the order of their columns."""
-        wanted = None if self.scores is None else {*self.scores, self.method}
-        return tuple(
-            method.name
-            for method in METHODS
-            if modality in method.modalities
-            and ("labels" not in method.needs or self.classifier is not None)
-            and (wanted is None or method.name in wanted)
-        )
-
-    def parameters(self) -> dict[str, Any]:
-        """What decides the scores, beside the tables that they are made from."""
-        # where labels lie decides nothing, and what they say stands in the table `classified`
-        aside = {"within", "method", "scores", "classifier", "budget"}
-        return self.model_dump(mode="json", exclude=aside)
-
-
 class Tokens(Section):
     """Sequences of tokens beside the shards: which tokenizer, how long, what is rearranged."""
 
@@ -365,10 +210,10 @@ class Tokens(Section):
 class Shards(Section):
     """The hand-off to the training job."""
 
-    format: Literal["mds", "webdataset", "parquet"] = "mds"
+    format: Annotated[str, AfterValidator(_known_format)] = "mds"
     size: Bytes = 64_000_000
     seed: Annotated[int, Field(ge=0)] = 0
-    split: dict[str, Share] = {"train": 0.99, "validation": 0.01}
+    split: dict[str, Share] = Field(default={"train": 0.99, "validation": 0.01})
     group_by: (
         Literal["repository", "label", "language", "content_sha256", "near_duplicates"] | None
     ) = None
@@ -389,4 +234,6 @@ class Shards(Section):
 
     def parameters(self) -> dict[str, Any]:
         """What decides the shards; the sequences of tokens are made from them."""
-        return self.model_dump(mode="json", exclude={"tokens"})
+        added = find_format(self.format)
+        rest = {} if added is None else {"package": added[0].package}
+        return {**self.model_dump(mode="json", exclude={"tokens"}), **rest}

@@ -4,13 +4,15 @@ SQL over the committed tables ``scores`` and ``records``.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import duckdb
 
-from shardwright.pipelines.sections import Prune
+from shardwright.pipelines.grouping import group_of, with_groups
+from shardwright.pipelines.quality_sections import Prune
 
 LARGEST = 50
-"""Of repositories and labels so many have a row of their own; the others share one."""
+"""Of repositories, labels and devices so many have a row of their own; the others share one."""
 OTHERS = "others"
 _QUARTERS = """
     CASE WHEN bytes <= q[1] THEN '1: at most ' || q[1] || ' bytes'
@@ -19,52 +21,57 @@ _QUARTERS = """
          ELSE '4: above ' || q[3] || ' bytes' END"""
 
 
-def groupings(modality: str) -> tuple[str, ...]:
-    """What records are grouped by."""
+def groupings(modality: str, devices: bool) -> tuple[str, ...]:
+    """What records are grouped by; by device where there is a table of devices."""
     return {
         "code": ("language", "length_band", "license", "repository"),
-        "image": ("length_band", "repository", "label"),
+        "image": ("length_band", "repository", "label", *(("device",) if devices else ())),
     }[modality]
 
 
 def prepare_side_effects(
-    connection: duckdb.DuckDBPyConnection, modality: str, prune: Prune, methods: Sequence[str]
+    connection: duckdb.DuckDBPyConnection,
+    grouped: Sequence[str],
+    prune: Prune,
+    methods: Sequence[str],
 ) -> None:
     """Makes ``gone``: a row for each live record and method, with its groups and whether it goes.
 
-    What goes is decided as the stage ``prune`` does it, of each group where the recipe says so.
+    A fraction of each ``prune.within`` goes, as in the stage ``prune``; ``prune.cap`` is no effect
+    of a method and stays out.
 
     Args:
-        connection: With the tables ``scores`` and ``records``.
-        modality: ``code`` or ``image``.
+        connection: With the tables ``scores`` and ``records``, and ``device_statistics`` for groups
+            by device.
+        grouped: What ``groupings`` gives.
         prune: The recipe's section.
         methods: Columns of ``scores``.
     """
-    within = "" if prune.within is None else f"PARTITION BY coalesce({prune.within}, '')"
+    within = "" if prune.within is None else f"PARTITION BY {prune.within}"
     total = f"round_even({prune.fraction!r}::DOUBLE * count(*) OVER ({within}), 0)"
     ranked = ", ".join(
         f"row_number() OVER ({within} ORDER BY joined.{name}, record_id) <= {total} AS {name}"
         for name in methods
     )
-    columns = [name for name in groupings(modality) if name != "length_band"]
-    named = ", ".join(f"coalesce({name}, '') AS {name}" for name in columns)
+    columns: list[Any] = [name for name in grouped if name != "length_band"]
+    named = ", ".join(f"{group_of(name)} AS {name}" for name in columns)
     connection.execute(f"""
     CREATE TEMP TABLE gone AS
     WITH joined AS (
-      SELECT scores.*, bytes, {", ".join(columns)}
-      FROM scores JOIN records USING (record_id)),
+      SELECT scores.*, bytes, {named}
+      FROM scores JOIN records USING (record_id) {with_groups(*columns)}),
     quarters AS (SELECT quantile_disc(bytes, [0.25, 0.5, 0.75]) AS q FROM joined),
     grouped AS (
-      SELECT {named}, {_QUARTERS} AS length_band, {ranked} FROM joined, quarters)
+      SELECT {", ".join(columns)}, {_QUARTERS} AS length_band, {ranked} FROM joined, quarters)
     UNPIVOT grouped ON {", ".join(methods)} INTO NAME method VALUE pruned""")
 
 
-def side_effects_query(modality: str) -> str:
+def side_effects_query(grouped: Sequence[str]) -> str:
     """Query over ``gone`` that yields the rows of ``side_effects``."""
     queries = []
-    for place, name in enumerate(groupings(modality)):
+    for place, name in enumerate(grouped):
         own = name
-        if name in ("repository", "label"):
+        if name in ("repository", "label", "device"):
             largest = (
                 f"SELECT {name} FROM gone GROUP BY {name} ORDER BY count(*) DESC, {name} "
                 f"LIMIT {LARGEST}"

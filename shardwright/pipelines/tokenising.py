@@ -243,6 +243,13 @@ def _drop(run: Run) -> None:
         run.incomplete()
         (folder / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(folder.parent)
+    _clear(run.layout)
+
+
+def _clear(layout: Layout) -> None:
+    """Removes what a run left that was cut off."""
+    for job in ("tokenise", "pack"):
+        shutil.rmtree(layout.staging(job), ignore_errors=True)
 
 
 def _is_current(layout: Layout, origin: Origin, work: str, progress: StageProgress) -> bool:
@@ -257,8 +264,7 @@ def _is_current(layout: Layout, origin: Origin, work: str, progress: StageProgre
         return False
     progress.parts += len(listed.shards)
     progress.reused += len(listed.shards)
-    for job in ("tokenise", "pack"):
-        shutil.rmtree(layout.staging(job), ignore_errors=True)
+    _clear(layout)
     return True
 
 

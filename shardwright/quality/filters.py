@@ -13,12 +13,12 @@ number, a text or None: ``measure(data: bytes, language: str | None)`` for code,
 import functools
 import importlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import Any, Protocol, TypeAlias
 
 from shardwright.errors import UserError
+from shardwright.plugins import Plugin, installed
 
 ENTRY_POINTS = "shardwright.filters"
 
@@ -76,7 +76,13 @@ def filters(modality: str) -> dict[str, Filter]:
     Raises:
         UserError: An added filter has the name of another one.
     """
-    return _built_in(modality) | {name: own.filter for name, own in _added(modality).items()}
+    return _built_in(modality) | {name: own.filter for name, (_, own) in _added(modality).items()}
+
+
+def filter_packages(modality: str, names: Collection[str]) -> dict[str, str]:
+    """Packages, with their versions, of those of the named filters that packages add."""
+    added = _added(modality)
+    return {name: added[name][0].package for name in names if name in added}
 
 
 def measure_code(names: Sequence[str], data: bytes, language: str | None) -> dict[str, Value]:
@@ -154,19 +160,20 @@ def _code_groups() -> dict[str, CodeGroup]:
 
 
 @functools.cache
-def _added(modality: str) -> dict[str, AddedFilter]:
-    added: dict[str, AddedFilter] = {}
-    for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
-        own: AddedFilter = point.load()
+def _added(modality: str) -> dict[str, tuple[Plugin, AddedFilter]]:
+    added: dict[str, tuple[Plugin, AddedFilter]] = {}
+    for plugin in installed(ENTRY_POINTS):
+        own: AddedFilter = plugin.load()
         if own.filter.modality != modality:
             continue
         name = own.filter.name
         if name in _built_in(modality) or name in added:
+            other = added[name][0] if name in added else "Shardwright itself"
             raise UserError(
-                f"the entry point {point.name!r} of {ENTRY_POINTS!r} adds a filter {name!r}, and "
-                "there is one of that name: rename it, or uninstall the package"
+                f"{plugin} adds a filter {name!r}, and so does {other}: rename it, or uninstall "
+                "its package"
             )
-        added[name] = own
+        added[name] = plugin, own
     return dict(sorted(added.items()))
 
 
@@ -178,4 +185,4 @@ def _find_added(modality: str, name: str) -> AddedFilter:
             f"filter {name!r} is unknown for {modality}: use one of {known}, or install a package "
             f"that adds it"
         )
-    return added[name]
+    return added[name][1]

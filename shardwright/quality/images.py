@@ -12,12 +12,14 @@ from dataclasses import dataclass
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from shardwright.quality.exif import exif_text, read_exif
 from shardwright.quality.faults import Fault
 
 # Never opened: EPS runs Ghostscript, WMF needs Windows, the stubs have no decoder at all, and
 # FPX and MIC exist only where olefile happens to be installed.
 _NEVER_OPENED = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "FPX", "MIC"}
 _OUT_OF_MEMORY = "out of memory"
+_TAGS = (ExifTags.Base.Make, ExifTags.Base.Model, ExifTags.Base.Software)
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ def _decode(data: bytes, max_pixels: int) -> ImageFacts | Fault:
             image.load()
         except Exception as error:
             return _fault(error)
-        make, model, software = _exif(image)
+        said = read_exif(image, data, set(_TAGS))
+        make, model, software = (exif_text(said, tag) for tag in _TAGS)
         return ImageFacts(width, height, image.format or "", make, model, software)
 
 
@@ -126,26 +129,3 @@ def _fault(error: Exception) -> Fault:
     if isinstance(error, EOFError) or truncated:
         return Fault("truncated_image", message)
     return Fault("invalid_image", f"{type(error).__name__}: {message}")
-
-
-def _exif(image: Image.Image) -> tuple[str | None, str | None, str | None]:
-    """Make, model and software; broken EXIF makes no broken image, so it counts as none."""
-    try:
-        exif = image.getexif()
-        values = [
-            exif.get(tag)
-            for tag in (ExifTags.Base.Make, ExifTags.Base.Model, ExifTags.Base.Software)
-        ]
-    except Exception:
-        return None, None, None
-    make, model, software = (_exif_text(value) for value in values)
-    return make, model, software
-
-
-def _exif_text(value: object) -> str | None:
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
-    if not isinstance(value, str):
-        return None
-    text = value.partition("\0")[0].strip()[:256]
-    return text.encode("utf-8", "replace").decode() or None

@@ -16,31 +16,31 @@ from shardwright.service.measures import Distribution
 from shardwright.service.text import shown
 
 # Stand-ins that become the page's colours.
-_INK, _ALL, _KEPT, _MARK, _GRID = "#010101", "#020202", "#030303", "#040404", "#050505"
+INK, ALL, KEPT, MARK, GRID = "#010101", "#020202", "#030303", "#040404", "#050505"
 _VARIABLES = {
-    _INK: "var(--soft)",
-    _ALL: "var(--before)",
-    _KEPT: "var(--after)",
-    _MARK: "var(--mark)",
-    _GRID: "var(--line)",
+    INK: "var(--soft)",
+    ALL: "var(--before)",
+    KEPT: "var(--after)",
+    MARK: "var(--mark)",
+    GRID: "var(--line)",
 }
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "shardwright",
     "font.family": "sans-serif",
     "font.size": 9.5,
-    "axes.edgecolor": _GRID,
-    "axes.labelcolor": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "text.color": _INK,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "text.color": INK,
     "text.parse_math": False,
 }
 
 
 def picture(distribution: Distribution) -> str:
     """An ``<svg>`` element. Its ids begin with the distribution's key."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         rows = len(distribution.names or ())
         figure = Figure(figsize=(5.0, 0.9 + 0.29 * rows if rows else 2.6), layout="constrained")
         FigureCanvasSVG(figure)
@@ -49,7 +49,7 @@ def picture(distribution: Distribution) -> str:
             _categories(axes, distribution)
         else:
             _histogram(axes, distribution)
-        return _drawn(figure, distribution.key, distribution.title)
+        return drawn(figure, distribution.key, distribution.title)
 
 
 def effects_picture(effects: Sequence[tuple[str, float, float]]) -> str:
@@ -59,20 +59,20 @@ def effects_picture(effects: Sequence[tuple[str, float, float]]) -> str:
         effects: Kind, effect on the logarithm of the cluster's size, and on the distance to the
             centroid; both are means over standard deviations.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 0.9 + 0.25 * len(effects)), layout="constrained")
         FigureCanvasSVG(figure)
         panels = figure.subplots(1, 2, sharey=True)
         places = np.arange(len(effects))
         titles = ("size of its cluster, effect", "distance to the centroid, effect")
         for axes, title, column in zip(panels, titles, (1, 2), strict=True):
-            axes.barh(places, [effect[column] for effect in effects], 0.66, color=_KEPT)
-            axes.axvline(0, color=_INK, linewidth=0.8)
-            axes.grid(axis="x", color=_GRID, linewidth=0.7)
+            axes.barh(places, [effect[column] for effect in effects], 0.66, color=KEPT)
+            axes.axvline(0, color=INK, linewidth=0.8)
+            axes.grid(axis="x", color=GRID, linewidth=0.7)
             axes.set_xlabel(title)
         panels[0].set_yticks(places, [shown(kind, 28) for kind, _, _ in effects])
         panels[0].invert_yaxis()
-        return _drawn(figure, "effects", "What damage does to records among the clusters")
+        return drawn(figure, "effects", "What damage does to records among the clusters")
 
 
 def areas_picture(
@@ -84,25 +84,26 @@ def areas_picture(
         methods: Name, area under the ROC curve, the ends of its interval if it has one, and the
             area of each family of damage.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 0.9 + 0.3 * len(methods)), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         for place, (_, area, low, high, families) in enumerate(methods):
             if low is not None and high is not None:
-                axes.plot([low, high], [place, place], color=_ALL, linewidth=7)
-            axes.plot(families, [place] * len(families), "o", color=_INK, markersize=4)
-            axes.plot([area], [place], "D", color=_MARK, markersize=5.5)
-        axes.axvline(0.5, color=_INK, linewidth=0.8)
+                axes.plot([low, high], [place, place], color=ALL, linewidth=7)
+            axes.plot(families, [place] * len(families), "o", color=INK, markersize=4)
+            axes.plot([area], [place], "D", color=MARK, markersize=5.5)
+        axes.axvline(0.5, color=INK, linewidth=0.8)
         axes.set_xlim(-0.02, 1.02)
         axes.set_yticks(range(len(methods)), [shown(name, 28) for name, *_ in methods])
         axes.invert_yaxis()
-        axes.grid(axis="x", color=_GRID, linewidth=0.7)
+        axes.grid(axis="x", color=GRID, linewidth=0.7)
         axes.set_xlabel("area under the ROC curve")
-        return _drawn(figure, "areas", "How well each method finds planted damage")
+        return drawn(figure, "areas", "How well each method finds planted damage")
 
 
-def _drawn(figure: Figure, key: str, title: str) -> str:
+def drawn(figure: Figure, key: str, title: str) -> str:
+    """A figure as an ``<svg>`` element for a page; its ids begin with the key."""
     for axes in figure.axes:
         for side in ("top", "right", "left"):
             axes.spines[side].set_visible(False)
@@ -115,10 +116,10 @@ def _drawn(figure: Figure, key: str, title: str) -> str:
 
 def _histogram(axes: Axes, distribution: Distribution) -> None:
     edges = np.asarray(distribution.edges, dtype=np.float64)
-    for series, colour in zip(distribution.series, (_ALL, _KEPT), strict=True):
+    for series, colour in zip(distribution.series, (ALL, KEPT), strict=True):
         axes.stairs(np.asarray(series.counts), edges, fill=True, color=colour, linewidth=0)
     for _, value in distribution.marks:
-        axes.axvline(value, color=_MARK, linewidth=1.4, linestyle=(0, (4, 3)), zorder=5)
+        axes.axvline(value, color=MARK, linewidth=1.4, linestyle=(0, (4, 3)), zorder=5)
     if distribution.logarithmic:
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(FuncFormatter(_size))
@@ -127,20 +128,20 @@ def _histogram(axes: Axes, distribution: Distribution) -> None:
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.yaxis.set_major_formatter(FuncFormatter(_count))
-    axes.grid(axis="y", color=_GRID, linewidth=0.7)
+    axes.grid(axis="y", color=GRID, linewidth=0.7)
     axes.set_xlabel(distribution.unit)
 
 
 def _categories(axes: Axes, distribution: Distribution) -> None:
     names = [shown(name, 24) for name in distribution.names or ()]
     places = np.arange(len(names))
-    for series, colour in zip(distribution.series, (_ALL, _KEPT), strict=True):
+    for series, colour in zip(distribution.series, (ALL, KEPT), strict=True):
         axes.barh(places, series.counts, 0.66, color=colour, linewidth=0)
     axes.set_yticks(places, names)
     axes.invert_yaxis()
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(_count))
-    axes.grid(axis="x", color=_GRID, linewidth=0.7)
+    axes.grid(axis="x", color=GRID, linewidth=0.7)
     axes.set_xlabel(distribution.unit)
 
 

@@ -15,13 +15,14 @@ import duckdb
 
 import shardwright
 from shardwright.metadata.catalog import connect
-from shardwright.metadata.croissant import without_password
 from shardwright.metadata.filelist import read_file_list
 from shardwright.metadata.files import write_whole
 from shardwright.metadata.layout import Layout
+from shardwright.metadata.provenance import without_password
 from shardwright.metadata.schemas import blob
 from shardwright.service.evaluation import evaluation_section
 from shardwright.service.figures import picture
+from shardwright.service.heterogeneity import heterogeneity_section
 from shardwright.service.measures import Distribution, distributions
 from shardwright.service.samples import Sample, reject_reasons, sample, thumbnail
 from shardwright.service.study import study_section
@@ -82,6 +83,8 @@ def _page(layout: Layout) -> Iterator[str]:
             yield from study_section(connection)
         if "evaluation" in tables and "side_effects" in tables:
             yield from evaluation_section(connection)
+        if "device_groups" in tables:
+            yield from heterogeneity_section(connection)
         yield from _shards(layout)
         if "decisions" in tables and "lookup" in tables:
             yield from _samples(layout, connection, modality)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
 
 from shardwright.errors import DataError, UserError
 from shardwright.metadata.curation import Curation
-from shardwright.metadata.filelist import SHARD_FORMATS, ListedFile, read_file_list
-from shardwright.metadata.layout import opened
+from shardwright.metadata.filelist import ListedFile, read_file_list
+from shardwright.metadata.layout import Layout, opened
 from shardwright.metadata.manifest import MANIFEST
+from shardwright.shards.packing import unpack
 from shardwright.shards.readers import ShardSet
 from shardwright.shards.sampling import Remainder, Split, dataset_sha256
 from shardwright.shards.store import Store, Verify, open_store
@@ -104,7 +105,7 @@ class _Loading:
         """
         place = f"{str(location).rstrip('/')}/shards"
         listed = _listed(self.opener()(place), place) if "://" in place else _local_list(place)
-        shards = [file for file in listed if file.format in SHARD_FORMATS]
+        shards = [file for file in listed if file.holds_samples]
         found = [file for file in shards if file.path.startswith(f"{split}/")]
         if not found:
             names = sorted({file.path.partition("/")[0] for file in shards})
@@ -138,6 +139,26 @@ class ShardedCuration(Curation):
             UserError: There is no such split, or options do not fit each other.
         """
         return dataset(self.root, split, **options)
+
+    def tokens(self, split: str = "train", **options: Unpack[LoadingOptions]) -> "ShardDataset":
+        """The packed sequences of a split, as ``dataset`` gives samples.
+
+        Each is a dict of arrays of one length, which collate: ``tokens``, ``positions`` in the
+        document and ``documents``, see ``packing.unpack``. Another ``transform`` gets the sequence
+        as it is stored, and None leaves it so.
+
+        Raises:
+            UserError: There are no sequences, no such split, or options do not fit each other.
+        """
+        sequences = Layout(self.root).sequences
+        if not (sequences / MANIFEST).exists():
+            raise UserError(
+                f"{sequences}: no sequences of tokens; give shards.tokens in the recipe and run "
+                "stage 'shard' again"
+            )
+        unpacked = LoadingOptions(transform=unpack)
+        unpacked.update(options)
+        return dataset(sequences.parent, split, **unpacked)
 
 
 def open_curation(folder: str | Path) -> ShardedCuration:

@@ -70,7 +70,8 @@ class ShardDataset(IterableDataset[Any]):
         canonical_nodes: Contiguous streams of the order.
         remainder: ``repeat`` or ``drop``, see ``Steps``.
         world: This rank.
-        transform: Called with each sample, in the worker.
+        transform: Called with each sample, in the worker. If it has ``at``, an epoch begins with
+            the transformation that ``at(epoch)`` returns.
 
     Raises:
         UserError: The numbers do not fit each other.
@@ -250,6 +251,8 @@ class ShardIterator(Iterator[Any]):
         self._plan = plan
         self._order = dataset.source.order(dataset.epoch)
         self._yielded = self._read_to = yielded
+        at = getattr(dataset.transform, "at", None)
+        self._transform = dataset.transform if at is None else at(dataset.epoch)
         self._ready = iter(())
         self._seen: set[int] = set()
         self._asked: set[int] = set()
@@ -277,8 +280,7 @@ class ShardIterator(Iterator[Any]):
         samples = self._dataset.shards.read(shards, rows)
         self._read_to += len(samples)
         self._next_block = self._block_samples
-        transform = self._dataset.transform
-        return iter(samples) if transform is None else map(transform, samples)
+        return iter(samples) if self._transform is None else map(self._transform, samples)
 
 
 class MapView(Dataset[Any]):

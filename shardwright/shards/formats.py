@@ -1,7 +1,7 @@
 """The formats of shard files by name: how large a sample is in each, and how files are written.
 
 All hold the same samples in the same order: a missing text is the empty text, and a sample's place
-in its file is its ``position``.
+in its file is its ``position``. Packages add formats, see ``added``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,9 +11,13 @@ from typing import Final, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from shardwright.errors import DataError
+from shardwright.metadata.files import sha256_file
 from shardwright.shards import mds, parquet, tar
+from shardwright.shards.added import AddedFormat, added_format
 from shardwright.shards.mds import ShardFile
 
 Order: TypeAlias = NDArray[np.int64] | None
@@ -102,3 +106,40 @@ FORMATS: Final[Mapping[str, ShardFormat]] = {
         ),
     )
 }
+
+
+def shard_format(name: str) -> ShardFormat:
+    """A format by its name: one that ships, or one that a package adds.
+
+    Raises:
+        UserError: There is none of this name, or two.
+    """
+    return FORMATS[name] if name in FORMATS else _from_added(name, added_format(name))
+
+
+def _from_added(name: str, own: AddedFormat) -> ShardFormat:
+    def write(
+        path: Path, table: pa.Table, schema: pa.Schema, limit: int, order: Order
+    ) -> ShardFile:
+        samples = table.select(schema.names)
+        own.write(path, _filled(samples if order is None else samples.take(order)))
+        size = path.stat().st_size
+        if size > limit and samples.num_rows > 1:
+            raise DataError(
+                f"{path}: {samples.num_rows} samples take {size} bytes as {name!r}, above "
+                f"shards.size {limit}: its size_sql or overhead promises too little"
+            )
+        return ShardFile(path.name, samples.num_rows, size, sha256_file(path))
+
+    return ShardFormat(
+        name, own.suffix, own.size_sql, lambda schema, limit: own.overhead(schema), write, _no_index
+    )
+
+
+def _filled(samples: pa.Table) -> pa.Table:
+    """The samples with empty texts in place of missing ones."""
+    for place, field in enumerate(samples.schema):
+        if field.type in (pa.string(), pa.large_string()):
+            whole = pc.fill_null(samples.column(place), pa.scalar("", field.type))
+            samples = samples.set_column(place, field.with_nullable(False), whole)
+    return samples

@@ -1,7 +1,7 @@
 """Pictures as tensors, for the ``transform`` of a dataset: decoded, resized, cropped."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
@@ -35,7 +35,8 @@ class Pictures:
             each way that are needed: faster, and other pixels by a little.
         change: (pixels ``(height, width, 3)`` uint8, sample) -> pixels of that shape and type; for
             augmentation and for the transformations of a camera. Draw chance from
-            ``sample["record_id"]`` and the result does not depend on workers.
+            ``sample["record_id"]`` and the result does not depend on workers. If it has ``at``,
+            each epoch of a dataset has the change that ``at(epoch)`` returns.
 
     Raises:
         UserError: An attribute has no such value.
@@ -60,6 +61,11 @@ class Pictures:
     def _sides(self) -> tuple[int, int]:
         """Height and width."""
         return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+    def at(self, epoch: int) -> "Pictures":
+        """The same, with the change of an epoch."""
+        at = getattr(self.change, "at", None)
+        return self if at is None else replace(self, change=at(epoch))
 
     def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
         """The sample with its picture as a tensor.

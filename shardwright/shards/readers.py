@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from shardwright.errors import UserError
 from shardwright.metadata.filelist import ListedFile
+from shardwright.shards.added import added_format
 from shardwright.shards.store import Store
 
 Sample = dict[str, Any]
@@ -58,7 +59,8 @@ def open_shard(path: Path, kind: str, columns: Sequence[str] | None = None) -> S
 
     Args:
         path: The file.
-        kind: Its format as the list of files gives it: ``mds``, ``webdataset`` or ``parquet``.
+        kind: Its format as the list of files gives it: ``mds``, ``webdataset``, ``parquet``, or
+            one that a package adds.
         columns: Columns to read, all of them if None.
 
     Raises:
@@ -77,7 +79,12 @@ def open_shard(path: Path, kind: str, columns: Sequence[str] | None = None) -> S
         from shardwright.shards.tar_reader import TarReader
 
         return TarReader(path) if columns is None else _Chosen(TarReader(path), path, columns)
-    raise UserError(f"{path}: no reader for shards of format {kind!r}")
+    try:
+        added = added_format(kind)
+    except UserError as error:
+        raise UserError(f"{path}: no reader for shards of format {kind!r}: {error}") from None
+    reader = added.open(path)
+    return reader if columns is None else _Chosen(reader, path, columns)
 
 
 @dataclass
@@ -155,11 +162,12 @@ class ShardSet:
         return self._stores[location]
 
     def _reader(self, shard: int) -> ShardReader:
+        location, file = self.files[shard]
         reader = self._readers.get(shard)
         if reader is not None:
+            self._store(location).recheck(file)
             self._readers.move_to_end(shard)
             return reader
-        location, file = self.files[shard]
         reader = self._store(location).open_with(
             file, lambda path: open_shard(path, file.format, self.columns)
         )

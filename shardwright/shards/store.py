@@ -121,8 +121,8 @@ class Store:
         self._begin()
 
     def _begin(self) -> None:
-        # Device and inode of files that were found sound.
-        self._sound: dict[Path, tuple[int, int]] = {}
+        # Device, inode and, where others may write, time of writing of files that were sound.
+        self._sound: dict[Path, tuple[int, int, int]] = {}
         self._ahead: _Ahead | None = None
         self._lock = threading.Lock()
         _STORES.add(self)
@@ -178,6 +178,15 @@ class Store:
             f"{file.path}: removed from the cache {_REMOVED} times before it could be opened; "
             "cache_bytes is too small for the processes that share it"
         )
+
+    def recheck(self, file: ListedFile) -> None:
+        """Looks again at a file that is held open; one of a cache is nobody's to write to.
+
+        Raises:
+            DataError: A local file is not the one that was opened any more, as ``fetch`` finds it.
+        """
+        if self._cache is None:
+            self.fetch(file)
 
     def prefetch(self, files: Sequence[ListedFile]) -> None:
         """Brings files in the background, in this order; returns at once.
@@ -253,7 +262,7 @@ class Store:
             if self._fault(partial.path, file) is not None:
                 cache.reserve(partial)
                 remote.download(file, partial)
-                self._sound[partial.path] = partial.commit()
+                self._sound[partial.path] = (*partial.commit(), 0)
 
     def _fault(self, path: Path, file: ListedFile) -> str | None:
         """What is wrong with a local file, or None."""
@@ -261,7 +270,9 @@ class Store:
             status = path.stat()
             if status.st_size != file.bytes:
                 return f"holds {status.st_size} bytes, the manifest says {file.bytes}"
-            identity = (status.st_dev, status.st_ino)
+            # what is fetched from a cache is touched, which says nothing of its bytes
+            written = status.st_mtime_ns if self._cache is None else 0
+            identity = (status.st_dev, status.st_ino, written)
             if self._verify == "size" or (
                 self._verify == "first" and self._sound.get(path) == identity
             ):

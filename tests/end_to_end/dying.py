@@ -25,6 +25,7 @@ LATER = ("faiss", "torch", "shardwright.embeddings.kinds", "shardwright.kernels.
 
 
 def serve_order(
+    modality: str,
     source: str,
     output: str,
     settings: list[str],
@@ -35,6 +36,7 @@ def serve_order(
     """Curates, and kills itself with SIGKILL on the way.
 
     Args:
+        modality: Whose shipped recipe it is.
         source: The input.
         output: The output folder.
         settings: What differs from the shipped recipe.
@@ -76,7 +78,7 @@ def serve_order(
     files.HashedFile.close = dying
     for name, run_stage in curation.STAGES.items():
         curation.STAGES[name] = marked(name, run_stage)
-    common.run("code", Path(source), Path(output), *settings)
+    common.run(modality, Path(source), Path(output), *settings)
     Path(report).write_text(json.dumps(made))
 
 

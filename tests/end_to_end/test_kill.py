@@ -7,10 +7,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import common
+import made_devices
 import pytest
 
 from shardwright.pipelines.curate import STAGES
@@ -18,24 +21,31 @@ from shardwright.pipelines.curate import STAGES
 NAMES = list(STAGES)
 OFTEN = ("ingest", "score", "shard")
 """Stages of ``make test``; ``make test-slow`` has the others."""
+OF_IMAGES = ("heterogeneity",)
+"""Stages that have nothing to do on code."""
 FILES = 45
 
 Order = Callable[..., tuple[int, dict[str, Any]]]
 
 
-@pytest.fixture(scope="module")
-def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return common.copy_sources(tmp_path_factory.mktemp("code"), FILES)
+@dataclass(frozen=True)
+class Collection:
+    """What is curated, and how, so that every stage has something to do."""
+
+    modality: str
+    source: Path
+    settings: tuple[str, ...]
 
 
 @pytest.fixture(scope="module")
-def settings(code: Path) -> list[str]:
-    """Every stage has something to do: a benchmark of which one item stands in the data, too."""
-    items = code.parent / "items"
+def code(tmp_path_factory: pytest.TempPathFactory) -> Collection:
+    """With a benchmark of which one item stands in the data."""
+    source = common.copy_sources(tmp_path_factory.mktemp("code"), FILES)
+    items = source.parent / "items"
     items.mkdir()
-    largest = max(code.rglob("*.py"), key=lambda path: (path.stat().st_size, path.name))
+    largest = max(source.rglob("*.py"), key=lambda path: (path.stat().st_size, path.name))
     (items / "item.py").write_bytes(largest.read_bytes()[:3000])
-    return [
+    settings = (
         f"decontaminate={{benchmarks: [{{name: own, uri: {items}}}]}}",
         "duplicates.semantic={target: 0.9}",
         "limits.part_bytes=80KB",
@@ -43,11 +53,26 @@ def settings(code: Path) -> list[str]:
         "study.documents=40",
         "study.copies=1",
         "evaluate={files: 40, seeds: 1, folds: 2}",
-    ]
+    )
+    return Collection("code", source, settings)
 
 
 @pytest.fixture(scope="module")
-def order(code: Path, settings: list[str]) -> Iterator[Order]:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Collection:
+    """Three devices."""
+    source = tmp_path_factory.mktemp("devices")
+    made_devices.write_devices(source, 12)
+    settings = (
+        "heterogeneity={least: 20, permutations: 19, images: 8}",
+        "prune=null",
+        "clusters.k=4",
+        "limits.part_bytes=40KB",
+    )
+    return Collection("image", source, settings)
+
+
+@pytest.fixture(scope="module")
+def order() -> Iterator[Order]:
     """Curates in a process of its own that may kill itself: (exit code, report), see dying.py."""
     command = [sys.executable, str(Path(__file__).parent / "dying.py")]
     environment = os.environ | {"PYTHONPATH": str(common.ROOT), "OPENBLAS_NUM_THREADS": "1"}
@@ -56,13 +81,13 @@ def order(code: Path, settings: list[str]) -> Iterator[Order]:
         assert server.stdin is not None
         assert server.stdout is not None
 
-        def ordered(output: Path, **options: Any) -> tuple[int, dict[str, Any]]:
+        def ordered(
+            collection: Collection, output: Path, **options: Any
+        ) -> tuple[int, dict[str, Any]]:
             report = output.with_suffix(".report")
             report.unlink(missing_ok=True)
-            sent = {"source": str(code), "output": str(output), "settings": settings}
-            print(
-                json.dumps(sent | {"report": str(report)} | options), file=server.stdin, flush=True
-            )
+            sent = asdict(collection) | {"output": output, "report": report} | options
+            print(json.dumps(sent, default=str), file=server.stdin, flush=True)
             status = int(server.stdout.readline())
             return status, json.loads(report.read_text()) if report.exists() else {}
 
@@ -70,13 +95,21 @@ def order(code: Path, settings: list[str]) -> Iterator[Order]:
         server.stdin.close()
 
 
+Whole = Callable[[Collection], tuple[Path, dict[str, Any]]]
+
+
 @pytest.fixture(scope="module")
-def whole(order: Order, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """A run that nothing stops: (folder with its output and what each stage found, files made)."""
-    folder = tmp_path_factory.mktemp("whole")
-    status, made = order(folder / "out", snapshots=str(folder))
-    assert status == 0
-    return folder, made
+def whole(order: Order, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """Runs that nothing stops: (folder with the output and what each stage found, files made)."""
+
+    @cache
+    def run_whole(collection: Collection) -> tuple[Path, dict[str, Any]]:
+        folder = tmp_path_factory.mktemp("whole")
+        status, made = order(collection, folder / "out", snapshots=folder)
+        assert status == 0
+        return folder, made
+
+    return run_whole
 
 
 @pytest.mark.parametrize(
@@ -84,14 +117,11 @@ def whole(order: Order, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     [n if n in OFTEN else pytest.param(n, marks=pytest.mark.slow) for n in NAMES],
 )
 def test_killed_and_run_again(
-    stage: str,
-    code: Path,
-    settings: list[str],
-    order: Order,
-    whole: tuple[Path, dict[str, Any]],
-    tmp_path: Path,
+    stage: str, request: pytest.FixtureRequest, order: Order, whole: Whole, tmp_path: Path
 ) -> None:
-    folder, made = whole
+    name = "images" if stage in OF_IMAGES else "code"
+    collection: Collection = request.getfixturevalue(name)
+    folder, made = whole(collection)
     output = tmp_path / "out"
     shutil.copytree(folder / stage, output)  # a run from the start has come this far
 
@@ -99,7 +129,7 @@ def test_killed_and_run_again(
         """Kills a run as the stage makes a file, the n-th of a run that nothing stops."""
         name = made[stage][point - 1]
         time = made[stage][:point].count(name)
-        status, report = order(output, kill=(stage, name, time, before))
+        status, report = order(collection, output, kill=(stage, name, time, before))
         assert status == -signal.SIGKILL
         return report
 
@@ -113,7 +143,7 @@ def test_killed_and_run_again(
         assert 0 < report["reused"] < report["parts"] or not staged
     assert not (output / "croissant.json").exists() or stage == "describe"
 
-    common.run("code", code, output, *settings)
+    common.run(collection.modality, collection.source, output, *collection.settings)
     assert common.contents(output) == common.contents(folder / "out")
     assert common.croissant_without_times(output) == common.croissant_without_times(folder / "out")
     metrics = common.stage_metrics(output)

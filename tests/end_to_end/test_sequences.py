@@ -2,15 +2,20 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
+import common
 import numpy as np
 import pytest
 from token_files import END, write_tokenizer
+from tokenizers import Tokenizer
 
 import shardwright
 from shardwright.errors import UserError
+from shardwright.metadata.layout import Layout
+from shardwright.metadata.verify import verify
 from shardwright.pipelines import tokenising
 from shardwright.pipelines.curate import curate
 from shardwright.pipelines.recipe import Recipe, load_recipe
@@ -31,6 +36,7 @@ shards:
   tokens: {tokens}
 """
 STAGES = ("ingest", "prune", "shard")
+LANGUAGES = ("Python", "JavaScript")
 
 
 @pytest.fixture(scope="module")
@@ -141,10 +147,25 @@ def test_files_stay_within_their_size(curated: Path) -> None:
 def test_loader_collates_sequences(curated: Path) -> None:
     from torch.utils.data import DataLoader
 
-    dataset = shardwright.dataset(curated / "tokens", "train", batch_size=4, transform=unpack)
-    batch = next(iter(DataLoader(dataset, batch_size=4)))
-    assert batch["tokens"].shape == (4, LENGTH)
-    assert batch["documents"].shape == (4, LENGTH)
+    curation = shardwright.open(curated)
+    dataset = curation.tokens("train", batch_size=4, seed=3)
+    batches = list(DataLoader(dataset, batch_size=4))
+    stored = list(curation.tokens("train", batch_size=4, seed=3, transform=None))
+    assert stored == list(shardwright.dataset(curated / "tokens", batch_size=4, seed=3))
+    assert {batch[name].shape for batch in batches for name in ("tokens", "positions")} == {
+        (4, LENGTH)
+    }
+    for number, sequence in enumerate(stored):
+        batch, row = batches[number // 4], number % 4
+        unpacked = unpack(sequence)
+        assert batch["record_id"][row] == unpacked["record_id"]
+        for name in ("tokens", "positions", "documents"):
+            assert batch[name][row].tolist() == unpacked[name].tolist()
+        ends = np.flatnonzero(np.diff(batch["documents"][row], append=-2)) + 1
+        last = np.frombuffer(sequence["boundaries"], "<i4")[1:]
+        assert ends[: len(last)].tolist() == last.tolist()
+    with pytest.raises(UserError, match="no split 'test'; there are train, validation"):
+        curation.tokens("test")
 
 
 def test_workers_and_parts_do_not_matter(
@@ -205,9 +226,81 @@ def test_shards_stay_whatever_becomes_of_the_sequences(
     assert not (output / "tables/tokens").exists()
 
 
+def streams(output: Path) -> dict[str, str]:
+    """The text of all sequences of each split, one behind the other."""
+    known = Tokenizer.from_file(str(output / "tokens/shards/tokenizer.json"))
+    found = {}
+    for split in ("train", "validation"):
+        samples = list(shardwright.dataset(output / "tokens", split, shuffle=False))
+        flat = np.concatenate([np.frombuffer(sample["tokens"], "<i4") for sample in samples])
+        found[split] = known.decode(flat.tolist(), skip_special_tokens=False)
+    return found
+
+
+def test_record_that_is_taken_out_leaves_the_sequences(
+    curated: Path, data: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    """What is left is what a curation gives that never had the record."""
+    output = Path(shutil.copytree(curated, tmp_path / "out"))
+    arguments = ("--runner=FnApiRunner", "--direct_num_workers=1")
+    curate(recipe(data, tokenizer), output, beam_arguments=arguments)
+    assert verify(Layout(output)) == []
+    before, version = contents(output), json.loads((output / "croissant.json").read_text())
+    cursor = {s: shardwright.open(output).tokens(s).cursor(8) for s in ("train", "validation")}
+    listed, counted = output / "tokens/shards/_manifest.json", "counts.json"
+    fingerprint = json.loads(listed.read_text())["fingerprint"]
+
+    rows = [row for row in rows_of(output, "curated").to_pylist() if row["split"] == "train"]
+    order = {row["record_id"]: row["sequence"] for row in places(output)}
+    rows.sort(key=lambda row: order[row["record_id"]])
+    gone = [next(row for row in rows if row["language"] == language) for language in LANGUAGES]
+    gone.append(next(row for row in rows[len(rows) // 2 :] if row not in gone))
+    marks = [row["content"].partition("(")[0] + "(" for row in gone]  # def f_<number>(
+    assert all(mark in streams(output)["train"] for mark in marks)
+    names = tmp_path / "list.csv"
+    names.write_text("path\n" + "\n".join(row["path"] for row in gone))
+    asked = recipe(data, tokenizer, f"opt_out={names}")
+    summary = curate(asked, output, beam_arguments=arguments)
+    assert summary is not None
+    common.assert_accounted(output, summary)
+    assert summary.dropped == {"opt_out": 3}
+    assert verify(Layout(output)) == []
+    after = contents(output)
+
+    ids = {row["record_id"] for row in gone}
+    assert ids.isdisjoint(row["record_id"] for row in places(output))
+    assert not any(mark in text for mark in marks for text in streams(output).values())
+    for path in (output / "tokens").rglob("*"):
+        assert path.is_dir() or not any(name.encode() in path.read_bytes() for name in ids), path
+    fresh_data = Path(shutil.copytree(data, tmp_path / "data"))
+    for row in gone:
+        (fresh_data / row["path"]).unlink()
+    fresh = make(recipe(fresh_data, tokenizer), tmp_path / "fresh")
+    assert after == contents(fresh)
+    was, now = (json.loads(found[counted])["splits"]["train"] for found in (before, after))
+    for language in LANGUAGES:
+        lost = [row for row in gone if row["language"] == language]
+        assert now["languages"][language]["records"] == (
+            was["languages"][language]["records"] - len(lost)
+        )
+
+    assert json.loads(listed.read_text())["fingerprint"] != fingerprint
+    assert json.loads((output / "croissant.json").read_text())["version"] != version["version"]
+    with pytest.raises(UserError, match="dataset_sha256"):
+        shardwright.open(output).tokens("train").resume(cursor["train"])
+    shardwright.open(output).tokens("validation").resume(cursor["validation"])  # lost none
+    kept = [name for name in before if name.startswith("validation/")]
+    assert [before[name] for name in kept] == [after[name] for name in kept]
+    make(recipe(data, tokenizer), output)
+    assert contents(output) == before
+
+
 def test_mistakes_are_told(data: Path, tokenizer: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such tokenizer"):
         make(recipe(data, tmp_path / "nothing.json"), tmp_path / "out")
+    output = make(recipe(data, tokenizer, "shards.tokens=null"), tmp_path / "without")
+    with pytest.raises(UserError, match=r"no sequences of tokens; give shards\.tokens"):
+        shardwright.open(output).tokens()
     asked = recipe(data, tokenizer, "modality=image")
     with pytest.raises(UserError, match=r"shards.tokens: image"):
         tokenising.check_tokens(asked)

@@ -15,8 +15,9 @@ from shardwright.metadata import schemas
 from shardwright.metadata.croissant import write_croissant
 from shardwright.metadata.filelist import read_file_list, write_file_list
 from shardwright.metadata.files import sha256_file
+from shardwright.metadata.integrity import folder_faults, table_faults
 from shardwright.metadata.layout import Layout
-from shardwright.metadata.manifest import MANIFEST, Manifest, Part, write_manifest
+from shardwright.metadata.manifest import MANIFEST, Manifest, Part, sealed, write_manifest
 from shardwright.metadata.verify import verify
 
 pytest_plugins = ("metadata.outputs",)
@@ -59,7 +60,7 @@ def recommit(layout: Layout, manifest: Manifest, parts: list[Part]) -> None:
         inputs = head["origin"]["inputs"]
         if inputs.get(manifest.table) == before:
             inputs[manifest.table] = written.content_sha256
-            path.write_text(json.dumps(head))
+            path.write_text(sealed({key: head[key] for key in head if key != "seal"}))
     write_croissant(layout, recipe("code"))
 
 
@@ -105,6 +106,11 @@ Change = Callable[[list[dict[str, Any]]], object]
         ("embeddings", lambda r: r.pop(0), "flat.ids.parquet: 1 ids without a vector"),
         ("duplicates", lambda r: first(r, record_id=NOBODY), "duplicates: 1 rows of no record"),
         ("scores", lambda r: first(r, record_id=NOBODY), "scores: 1 rows of no record"),
+        ("embeddings", lambda r: r.pop(0), "embeddings: 1 records that neither filters nor"),
+        ("clusters", lambda r: r.pop(0), "clusters: 1 records that no stage before pruning"),
+        ("scores", lambda r: r.pop(0), "scores: 1 records that no stage before pruning"),
+        ("duplicates", lambda r: r.clear(), "decisions: 1 duplicates that are in no group"),
+        ("decisions", lambda r: r[-1].update(representative_id=None), "not say what stays"),
     ],
 )
 def test_wrong_rows(copied: Copied, table: str, change: Change, said: str) -> None:
@@ -188,6 +194,33 @@ def test_rows_of_a_part(copied: Copied) -> None:
     assert all("rows, the manifest says" in fault for fault in faults)
 
 
+def test_hash_of_zeros(copied: Copied) -> None:
+    layout = copied("code")
+    manifest = layout.need("scores", "")
+    parts = [replace(p, sha256="0" * 64) if p.file else p for p in manifest.parts()]
+    recommit(layout, manifest, parts)
+    faults = verify(layout)
+    assert len(faults) == 2
+    assert all(fault.endswith(f"the manifest says {'0' * 64}") for fault in faults)
+
+
+def test_embeddings_of_another_width(copied: Copied) -> None:
+    """One part is narrower than the manifest says; its rows, bytes and hash agree with it."""
+    layout = copied("code")
+    manifest = layout.need("embeddings", "")
+    parts = list(manifest.parts())
+    assert parts[0].file is not None
+    path = manifest.folder / parts[0].file
+    rows = pq.read_table(path).to_pylist()
+    narrow = [row | {"vector": row["vector"][:3]} for row in rows]
+    pq.write_table(pa.Table.from_pylist(narrow, schema=schemas.embeddings(3, "float32")), path)
+    parts[0] = replace(parts[0], bytes=path.stat().st_size, sha256=sha256_file(path))
+    recommit(layout, manifest, parts)
+    assert verify(layout) == [
+        f"tables/embeddings/{path.name}: schema differs from the manifest's in vector"
+    ]
+
+
 def test_head_of_a_manifest(copied: Copied) -> None:
     layout = copied("code")
     path = layout.table("scores") / MANIFEST
@@ -195,6 +228,23 @@ def test_head_of_a_manifest(copied: Copied) -> None:
     head["rows"] += 1
     path.write_text(json.dumps(head))
     assert verify(layout) == ["tables/scores/_manifest.json: says rows 30, its parts add up to 29"]
+
+
+@pytest.mark.parametrize("folder", ["tables/scores", "tables/decisions", "shards"])
+def test_any_byte_of_a_manifest(copied: Copied, folder: str) -> None:
+    """Also of what nothing else holds against it: times, parameters, fingerprints."""
+    layout = copied("code")
+    path = layout.root / folder / MANIFEST
+    data = path.read_bytes()
+    told = [data.index(b'"started"') + 14, data.index(b'"fingerprint"') + 17]
+    for place in (*range(0, len(data), 97), *told):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        if folder == "shards":
+            faults = folder_faults(layout, "shards")[1]
+        else:
+            faults = table_faults(layout, folder.removeprefix("tables/"))[1]
+        assert faults, (place, data[place - 20 : place + 20])
+        assert all(fault.startswith(folder) for fault in faults)
 
 
 def test_stale_table(copied: Copied) -> None:
@@ -260,34 +310,6 @@ def test_width_of_the_centroids(copied: Copied) -> None:
         list(clusters.parts()),
     )
     assert verify(layout) == ["tables/centroids: vectors of width 3, those of embeddings have 4"]
-
-
-def croissant_with(layout: Layout, change: Callable[[dict[str, Any]], object]) -> None:
-    metadata = json.loads(layout.croissant.read_text())
-    change(metadata)
-    layout.croissant.write_text(json.dumps(metadata))
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda m: m["distribution"][5].update(sha256="0" * 64), "another size or sha256"),
-        (lambda m: m["distribution"].pop(5), "does not list"),
-        (lambda m: m["distribution"][5].update(contentUrl="tables/x"), "no manifest names"),
-        (lambda m: m["recordSet"][2]["data"][0].update({"accounting/records": 9}), "accounting"),
-        (lambda m: m["recordSet"][0]["annotation"].update(value=1), "curated counts 1"),
-        (lambda m: m["recordSet"][0]["field"][0].update(dataType="sc:Nothing"), "invalid"),
-    ],
-)
-def test_wrong_croissant(
-    copied: Copied, change: Callable[[dict[str, Any]], object], said: str
-) -> None:
-    layout = copied("code")
-    croissant_with(layout, change)
-    faults = verify(layout)
-    assert faults
-    assert any(said in fault for fault in faults), faults
-    assert all(fault.startswith("croissant.json: ") for fault in faults)
 
 
 def test_unfinished_curation(copied: Copied) -> None:

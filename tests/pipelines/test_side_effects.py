@@ -7,8 +7,8 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from shardwright.pipelines.sections import Prune
-from shardwright.pipelines.side_effects import prepare_side_effects, side_effects_query
+from shardwright.pipelines.quality_sections import Prune
+from shardwright.pipelines.side_effects import groupings, prepare_side_effects, side_effects_query
 
 METHODS = ("scip", "length")
 
@@ -24,6 +24,7 @@ def corpus(modality, count=331):
             row |= {"language": drawn.choice(["Go", "C", None]), "license": None}
         else:
             row |= {"label": drawn.choice(["cat", "dog"])}
+            row |= {"device": drawn.choice(["Acme One", "Acme Two", None])}
         row |= {name: drawn.choice([0.0, 0.1, 0.2, 0.7]) for name in METHODS}
         rows.append(row)
     return rows
@@ -37,10 +38,17 @@ def found(modality, rows, prune):
         )
         connection.register(
             "records",
-            pa.Table.from_pylist([{n: row[n] for n in row if n not in METHODS} for row in rows]),
+            pa.Table.from_pylist(
+                [{n: row[n] for n in row if n not in (*METHODS, "device")} for row in rows]
+            ),
         )
-        prepare_side_effects(connection, modality, prune, METHODS)
-        return connection.execute(side_effects_query(modality)).fetchall()
+        devices = "device" in rows[0]
+        if devices:
+            groups = [{"record_id": row["record_id"], "group": row["device"]} for row in rows]
+            connection.register("device_statistics", pa.Table.from_pylist(groups))
+        grouped = groupings(modality, devices)
+        prepare_side_effects(connection, grouped, prune, METHODS)
+        return connection.execute(side_effects_query(grouped)).fetchall()
 
 
 def gone(rows, method, prune):
@@ -71,6 +79,7 @@ def band(size, rows):
         ("code", {"fraction": 0.35, "within": "language"}),
         ("image", {"fraction": 0.5}),
         ("image", {"fraction": 0.0, "within": "label"}),
+        ("image", {"fraction": 0.3, "within": "device"}),
     ],
 )
 def test_counts(modality, settings):
@@ -85,7 +94,7 @@ def test_counts(modality, settings):
             groups = {"length_band": band(row["bytes"], rows)}
             repository = row["repository"] or ""
             groups["repository"] = repository if repository in largest else "others"
-            own = ("language", "license") if modality == "code" else ("label",)
+            own = ("language", "license") if modality == "code" else ("label", "device")
             groups |= {name: row[name] or "" for name in own}
             for grouping, group in groups.items():
                 counts = expected.setdefault((method, grouping, group), [0, 0])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from shardwright import plugins
 from shardwright.errors import UserError
 from shardwright.quality import filters as registry
 from shardwright.quality.filters import Filter, filters, measure_code, measure_image
@@ -62,7 +63,7 @@ def added(monkeypatch):
             EntryPoint(name, f"{__name__}:{what}", registry.ENTRY_POINTS)
             for name, what in points.items()
         ]
-        monkeypatch.setattr(registry, "entry_points", lambda group: found)
+        monkeypatch.setattr(plugins, "entry_points", lambda group: found)
         registry._added.cache_clear()
 
     yield add

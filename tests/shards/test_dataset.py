@@ -6,6 +6,7 @@ import json
 import pickle
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,28 @@ def test_epochs_reach_workers(root: Path, persistent: bool) -> None:
     for epoch in range(3):
         data.set_epoch(epoch)
         assert numbers(loader) == numbers(DataLoader(data, 4))
+
+
+@dataclass(frozen=True)
+class Marked:
+    """A transformation that draws anew in each epoch."""
+
+    epoch: int = -1
+
+    def at(self, epoch: int) -> "Marked":
+        return Marked(epoch)
+
+    def __call__(self, found: dict[str, Any]) -> int:
+        return self.epoch
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_epochs_reach_transformations(root: Path, persistent: bool) -> None:
+    data = shardwright.dataset(root, batch_size=4, transform=Marked())
+    loader = DataLoader(data, 4, num_workers=2, persistent_workers=persistent)
+    for epoch in range(3):  # workers that are kept count on by themselves
+        data.set_epoch(epoch)
+        assert {int(n) for batch in loader for n in batch} == {epoch}
 
 
 def test_stored_order(root: Path) -> None:

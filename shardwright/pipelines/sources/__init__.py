@@ -5,20 +5,24 @@ like ``open_source``, under the kind's name.
 """
 
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from typing import TypeAlias
 
 from shardwright.errors import UserError
 from shardwright.pipelines import sections
 from shardwright.pipelines.sources.archive import ArchiveSource
 from shardwright.pipelines.sources.columns import Columns
+from shardwright.pipelines.sources.croissant import open_croissant
 from shardwright.pipelines.sources.files import FilesSource
 from shardwright.pipelines.sources.git import GitSource
 from shardwright.pipelines.sources.jsonl import JsonlSource
 from shardwright.pipelines.sources.names import Globs
 from shardwright.pipelines.sources.parquet import ParquetSource
 from shardwright.pipelines.sources.types import Input, Refusal, Source, Unit
+from shardwright.plugins import find, installed
 
 __all__ = ["Input", "Refusal", "Source", "Unit", "open_source"]
+
+_Factory: TypeAlias = Callable[[sections.Source, int, str], Source]
 
 
 def open_source(settings: sections.Source, max_bytes: int, modality: str) -> Source:
@@ -32,7 +36,14 @@ def open_source(settings: sections.Source, max_bytes: int, modality: str) -> Sou
     Raises:
         UserError: Nothing has this kind, or its settings do not fit.
     """
-    factory = _KINDS.get(settings.kind) or _from_entry_point(settings.kind)
+    plugin = find(sections.SOURCES, settings.kind, _KINDS)
+    if plugin is None and settings.kind not in _KINDS:
+        known = ", ".join([*_KINDS, *(added.name for added in installed(sections.SOURCES))])
+        raise UserError(
+            f"source.kind {settings.kind!r} is unknown; use {known}, or install a package that "
+            f"has it in the entry points {sections.SOURCES!r}"
+        )
+    factory: _Factory = _KINDS[settings.kind] if plugin is None else plugin.load()
     return factory(settings, max_bytes, modality)
 
 
@@ -57,12 +68,13 @@ def _jsonl(settings: sections.Source, max_bytes: int, modality: str) -> Source:
     return JsonlSource(settings.uri, _globs(settings), _columns(settings, modality), max_bytes)
 
 
-_KINDS: dict[str, Callable[[sections.Source, int, str], Source]] = {
+_KINDS: dict[str, _Factory] = {
     "files": _files,
     "archive": _archive,
     "parquet": _parquet,
     "jsonl": _jsonl,
     "git": _git,
+    "croissant": open_croissant,
 }
 
 
@@ -72,13 +84,3 @@ def _globs(settings: sections.Source) -> Globs:
 
 def _columns(settings: sections.Source, modality: str) -> Columns:
     return Columns(modality, dict(settings.columns), settings.keep)
-
-
-def _from_entry_point(kind: str) -> Callable[[sections.Source, int, str], Source]:
-    for entry in entry_points(group=sections.SOURCES, name=kind):
-        factory: Callable[[sections.Source, int, str], Source] = entry.load()
-        return factory
-    raise UserError(
-        f"source.kind {kind!r} is unknown; use {', '.join(_KINDS)}, or install a package that "
-        f"has it in the entry points {sections.SOURCES!r}"
-    )

@@ -74,29 +74,33 @@ class ParquetSource:
 
     def _row_groups(self) -> Iterator[Unit]:
         for unit in list_suffixed(self.uri, self.globs, SUFFIXES):
-            if unit.problem is not None:
-                yield unit
-                continue
-            table: _Table | Refusal
-            try:
-                with open_file(unit.location) as file:
-                    table = _open(file, unit.path, self.columns)
-            except IsNoFileError as error:
-                table = Refusal(unit.path, "not_regular_file", str(error))
-            except OSError as error:
-                table = Refusal(unit.path, "unreadable", explain(error))
-            if isinstance(table, Refusal):
-                yield replace(unit, problem=(table.reason, table.message))
-                continue
-            for first, (index, rows, size) in table.groups.items():
-                yield Unit(
-                    f"{unit.path}#group-{index:05d}",
-                    unit.location,
-                    size,
-                    f"{unit.state}:{index}",
-                    first=first,
-                    take=rows,
-                )
+            yield from self.row_groups(unit)
+
+    def row_groups(self, unit: Unit) -> Iterator[Unit]:
+        """The row groups of a listed file, or the file with its problem."""
+        if unit.problem is not None:
+            yield unit
+            return
+        table: _Table | Refusal
+        try:
+            with open_file(unit.location) as file:
+                table = _open(file, unit.path, self.columns)
+        except IsNoFileError as error:
+            table = Refusal(unit.path, "not_regular_file", str(error))
+        except OSError as error:
+            table = Refusal(unit.path, "unreadable", explain(error))
+        if isinstance(table, Refusal):
+            yield replace(unit, problem=(table.reason, table.message))
+            return
+        for first, (index, rows, size) in table.groups.items():
+            yield Unit(
+                f"{unit.path}#group-{index:05d}",
+                unit.location,
+                size,
+                f"{unit.state}:{index}",
+                first=first,
+                take=rows,
+            )
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,10 @@ def open_file(location: str) -> BinaryIO:
     """
     if not is_remote(location):
         return os.fdopen(_open_local(location)[0], "rb")
+    if location.startswith(("http://", "https://")):
+        from shardwright.pipelines.sources.web import open_web
+
+        return open_web(location)
     from apache_beam.io.filesystem import CompressionTypes
     from apache_beam.io.filesystems import FileSystems
 

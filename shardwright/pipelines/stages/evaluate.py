@@ -33,13 +33,18 @@ from shardwright.pipelines.damage import (
     write_sample,
 )
 from shardwright.pipelines.encoding import encoding
+from shardwright.pipelines.grouping import grouping_tables
 from shardwright.pipelines.jobs import Task
 from shardwright.pipelines.progress import StageProgress
+from shardwright.pipelines.quality_sections import Evaluate, Prune
 from shardwright.pipelines.recipe import Recipe
 from shardwright.pipelines.relational import commit_query
 from shardwright.pipelines.run import Run
-from shardwright.pipelines.sections import Evaluate, Prune
-from shardwright.pipelines.side_effects import prepare_side_effects, side_effects_query
+from shardwright.pipelines.side_effects import (
+    groupings,
+    prepare_side_effects,
+    side_effects_query,
+)
 from shardwright.pipelines.stages.study import LEAST
 
 if TYPE_CHECKING:
@@ -81,6 +86,8 @@ def run_evaluate(run: Run, progress: StageProgress) -> None:
     scores = run.layout.need("scores", "score")
     if scores.origin.parameters != prune.parameters() or scores.rows != rows:
         raise UserError(f"{scores.folder}: scored for another recipe; run stage 'score' first")
+    devices = None if run.recipe.heterogeneity is None else run.recipe.heterogeneity.group
+    grouped = groupings(run.recipe.modality, devices is not None)
     inputs = [records, embeddings, scores, *drops_query(run, "evaluate")[1]]
     size = min(settings.files, rows)
     parameters = {
@@ -89,6 +96,7 @@ def run_evaluate(run: Run, progress: StageProgress) -> None:
         "methods": scores.schema.names[1:],
         "rules": asdict(_rules(run.recipe, prune, size)),
         "within": prune.within,
+        "groupings": list(grouped),
         "study": run.recipe.study.model_dump(mode="json", exclude={"seed"}),
         "encoder_fingerprint": run.encoder.fingerprint,
         **drop_parameters(run),
@@ -98,11 +106,13 @@ def run_evaluate(run: Run, progress: StageProgress) -> None:
         settings={**parameters, "methods": [], "rules": {}, "within": None},
         inputs={table.table: table.content_sha256 for table in inputs if table is not scores},
     )
+    if devices is not None:
+        inputs += grouping_tables(run.layout, devices, "device")
     evaluation = _Evaluation(run, settings, prune, records, embeddings, scores, size, work)
 
     def prepare(connection: duckdb.DuckDBPyConnection) -> None:
         evaluation.find(connection, progress)
-        prepare_side_effects(connection, run.recipe.modality, prune, evaluation.methods)
+        prepare_side_effects(connection, grouped, prune, evaluation.methods)
 
     commit_query(
         run,
@@ -110,7 +120,7 @@ def run_evaluate(run: Run, progress: StageProgress) -> None:
         VERSION,
         {
             "evaluation": (EVALUATION, "SELECT * FROM found_evaluation"),
-            "side_effects": (SIDE_EFFECTS, side_effects_query(run.recipe.modality)),
+            "side_effects": (SIDE_EFFECTS, side_effects_query(grouped)),
             "stability": (STABILITY, "SELECT * FROM found_stability"),
         },
         parameters=parameters,

@@ -15,7 +15,7 @@ from shardwright.metadata.tables import read_batches
 from shardwright.pipelines.jobs import Output, Task
 from shardwright.pipelines.progress import StageProgress
 from shardwright.pipelines.run import Run
-from shardwright.quality.filters import filters, measure_code, measure_image
+from shardwright.quality.filters import filter_packages, filters, measure_code, measure_image
 
 VERSION = "1"
 _ROWS = 256
@@ -53,16 +53,21 @@ class MeasurePart:
         return measure_image(tuple(self.kinds), data)
 
 
+def parameters(run: Run, kinds: dict[str, str]) -> dict[str, Any]:
+    """What decides the measurements: the filters, and the packages of those that are added."""
+    packages = filter_packages(run.recipe.modality, kinds)
+    return {"filters": sorted(kinds), **({"packages": packages} if packages else {})}
+
+
 def plan(run: Run, records: Manifest, kinds: dict[str, str]) -> Iterator[Task]:
     """A part of measurements for each part of records, whoever is dropped."""
+    decisive = parameters(run, kinds)
     for part in records.parts():
         if part.key != "empty":
             file = None if part.file is None else str(records.folder / part.file)
             yield Task(
                 part.key,
-                fingerprint(
-                    stage="filter", version=VERSION, filters=sorted(kinds), records=part.sha256
-                ),
+                fingerprint(stage="filter", version=VERSION, records=part.sha256, **decisive),
                 {"records": file},
                 part.bytes,
             )
@@ -80,6 +85,6 @@ def run_filter(run: Run, progress: StageProgress) -> None:
     kinds = dict(sorted(kinds.items()))
     job = run.plan("filter", {"filter_scores": filter_scores(kinds)}, plan(run, records, kinds))
     run.execute("filter", job, MeasurePart(run.recipe.modality, kinds), progress)
-    origin = run.origin("filter", VERSION, {"filters": list(kinds)}, [records], started)
+    origin = run.origin("filter", VERSION, parameters(run, kinds), [records], started)
     table = run.commit(job, origin)["filter_scores"]
     progress.records, progress.bytes = table.rows, job.bytes

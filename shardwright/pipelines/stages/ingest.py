@@ -8,8 +8,9 @@ from typing import Any
 
 from shardwright.errors import DataError
 from shardwright.metadata.catalog import connect, name_parts, scan
-from shardwright.metadata.files import fingerprint
+from shardwright.metadata.files import fingerprint, write_whole
 from shardwright.metadata.manifest import Manifest
+from shardwright.metadata.provenance import SOURCE_CROISSANT
 from shardwright.metadata.schemas import LOOKUP, REJECTS, records
 from shardwright.pipelines.ingest import ingest
 from shardwright.pipelines.jobs import Output, Task
@@ -17,11 +18,13 @@ from shardwright.pipelines.parts import plan_parts
 from shardwright.pipelines.progress import StageProgress
 from shardwright.pipelines.relational import commit_query
 from shardwright.pipelines.run import Run
-from shardwright.pipelines.sections import Limits
+from shardwright.pipelines.sections import SOURCE_KINDS, SOURCES, Limits
 from shardwright.pipelines.sources import open_source
+from shardwright.pipelines.sources.croissant_document import lineage_document
 from shardwright.pipelines.sources.types import Source, Unit
+from shardwright.plugins import find
 
-VERSION = "1"
+VERSION = "2"
 
 
 @dataclass(frozen=True)
@@ -52,10 +55,15 @@ class IngestPart:
 def parameters(run: Run) -> dict[str, Any]:
     """Recipe values that decide what the stage writes; where the data lies is not among them."""
     recipe = run.recipe
+    added = find(SOURCES, recipe.source.kind, SOURCE_KINDS)
+    elsewhere = {"uri", "name", "mapping"}
+    if recipe.source.kind != "croissant":
+        elsewhere.add("record_set")
     return {
         "modality": recipe.modality,
-        "source": recipe.source.model_dump(mode="json", exclude={"uri", "name"})
-        | {"name": recipe.source_name},
+        "source": recipe.source.model_dump(mode="json", exclude=elsewhere)
+        | {"name": recipe.source_name}
+        | ({} if added is None else {"package": added.package}),
         "limits": recipe.limits.model_dump(mode="json"),
         "limit": run.limit,
     }
@@ -110,9 +118,27 @@ def run_ingest(run: Run, progress: StageProgress) -> None:
     tables = run.commit(job, origin)
     progress.records = tables["records"].rows + tables["rejects"].rows
     progress.bytes = job.bytes
+    _carry_lineage(run)
     _look_up(run, tables["records"])
     _check_ids(run)
     _check_damage(run, tables["records"], tables["rejects"])
+
+
+def _carry_lineage(run: Run) -> None:
+    """Keeps a copy of the Croissant that the records come from, for the one that is to be written.
+
+    It is no part of any table: where the input lies must not decide what is written.
+    """
+    path = run.layout.root / SOURCE_CROISSANT
+    source = run.recipe.source
+    text = lineage_document(source.uri) if source.kind == "croissant" else None
+    if text == (path.read_text() if path.exists() else None):
+        return
+    run.incomplete()
+    if text is None:
+        path.unlink()
+    else:
+        write_whole(path, text)
 
 
 def _look_up(run: Run, table: Manifest) -> None:

@@ -1,9 +1,12 @@
 """``prune``: the decision on every record, with the stage, the reason and the numbers behind it."""
 
+import duckdb
+
 from shardwright.errors import UserError
 from shardwright.metadata.manifest import Manifest
 from shardwright.metadata.schemas import DECISIONS
 from shardwright.pipelines.alive import DROPS, alive_rows, drop_parameters, drops_query
+from shardwright.pipelines.grouping import group_of, grouping_tables, with_groups
 from shardwright.pipelines.opt_out import (
     name_opted_out,
     note_unmatched,
@@ -11,12 +14,18 @@ from shardwright.pipelines.opt_out import (
     read_opt_outs,
 )
 from shardwright.pipelines.progress import StageProgress
+from shardwright.pipelines.quality_sections import Prune
 from shardwright.pipelines.relational import commit_query
 from shardwright.pipelines.run import Run
-from shardwright.pipelines.sections import Prune
-from shardwright.quality.pruning.methods import METHODS
+from shardwright.quality.pruning.added import find_method
+from shardwright.quality.pruning.selection import (
+    Cap,
+    fewest_groups,
+    kept_groups_query,
+    selection_query,
+)
 
-VERSION = "3"
+VERSION = "4"
 # What is computed beside, where labels lie, and what a training run may take decide nothing here.
 _ASIDE = {"scores", "classifier", "budget"}
 _NOTHING = (
@@ -44,16 +53,24 @@ def run_prune(run: Run, progress: StageProgress) -> None:
     drops, dropping = drops_query(run)
     prune = run.recipe.prune
     inputs = [lookup, *dropping]
-    scored = _NOTHING
+    scored, live = _NOTHING, None
     if prune is not None:
         found = _scores(run, prune, lookup)
         if found:
             inputs += [*found, records]
-            scored = _pruned(prune, run.recipe.modality)
+            live = _live(prune, run.recipe.modality)
+            scored = selection_query(live, prune.fraction, _cap(prune))
     opt_outs = read_opt_outs(run.recipe.opt_out)
     if opt_outs:
         inputs += [] if records in inputs else [records]
         progress.details["opt_outs_unmatched"] = note_unmatched(run, opt_outs)
+
+    def prepare(connection: duckdb.DuckDBPyConnection) -> None:
+        if opt_outs:
+            name_opted_out(connection, opt_outs)
+        if prune is not None and live is not None:
+            _check_cap(connection, prune, live)
+
     # A record that several stages dropped counts for the first of them.
     order = " ".join(f"WHEN '{stage}' THEN {place}" for place, stage in enumerate(DROPS))
     query = f"""
@@ -87,13 +104,13 @@ def run_prune(run: Run, progress: StageProgress) -> None:
         },
         inputs=inputs,
         aligned=records,
-        prepare=lambda connection: name_opted_out(connection, opt_outs) if opt_outs else None,
+        prepare=prepare,
     )
     progress.records = records.rows
 
 
 def _scores(run: Run, prune: Prune, lookup: Manifest) -> list[Manifest]:
-    """The tables of scores; none where no record is alive.
+    """The tables of scores and groups; none where no record is alive.
 
     Raises:
         UserError: They were made for another recipe.
@@ -114,30 +131,44 @@ def _scores(run: Run, prune: Prune, lookup: Manifest) -> list[Manifest]:
             f"{scores.folder}: made for other bounds of the filters than the recipe has now; "
             "run all stages, without --stage"
         )
-    return [scores, run.layout.need("score_explanations", "score")]
+    rule = None if run.recipe.heterogeneity is None else run.recipe.heterogeneity.group
+    cap = None if prune.cap is None else prune.cap.by
+    grouped = grouping_tables(run.layout, rule, prune.within, cap)
+    return [scores, run.layout.need("score_explanations", "score"), *grouped]
 
 
-def _pruned(prune: Prune, modality: str) -> str:
-    """Who goes: the lowest ``fraction`` of the scores, of all records or of each group of them.
-
-    The threshold is the lowest score that stays; of equal scores the lowest ids go first.
-    """
-    group = "NULL" if prune.within is None else f"coalesce(records.{prune.within}, '')"
-    score = f"scores.{prune.method}"
-    share = f"round_even({prune.fraction!r}::DOUBLE * count(*) OVER (PARTITION BY {group}), 0)"
+def _live(prune: Prune, modality: str) -> str:
+    """The live records with their score, and the groups that are cut and capped."""
+    cap = None if prune.cap is None else prune.cap.by
     return f"""
-    SELECT record_id, pruned, reason, score,
-      coalesce(min(score) FILTER (NOT pruned) OVER (PARTITION BY grp), max(score) OVER (
-        PARTITION BY grp)) AS threshold
-    FROM (
-      SELECT record_id, {group} AS grp, {score} AS score, {_reason(prune, modality)} AS reason,
-        row_number() OVER (PARTITION BY {group} ORDER BY {score}, record_id) <= {share} AS pruned
-      FROM scores JOIN score_explanations USING (record_id) JOIN records USING (record_id))"""
+    SELECT record_id, {group_of(prune.within)} AS grp, {group_of(cap)} AS cap_grp,
+      scores.{prune.method} AS score, {_reason(prune, modality)} AS reason
+    FROM scores JOIN score_explanations USING (record_id) JOIN records USING (record_id)
+      {with_groups(prune.within, cap)}"""
+
+
+def _cap(prune: Prune) -> Cap | None:
+    return None if prune.cap is None else Cap(prune.cap.most, prune.cap.least)
+
+
+def _check_cap(connection: duckdb.DuckDBPyConnection, prune: Prune, live: str) -> None:
+    """Raises UserError where so few groups cannot each be at most their share."""
+    cap = _cap(prune)
+    if prune.cap is None or cap is None:
+        return
+    query = kept_groups_query(live, prune.fraction)
+    groups = int(connection.execute(query).fetchall()[0][0])
+    if 0 < groups < fewest_groups(cap):
+        raise UserError(
+            f"prune.cap.most {cap.most!r}: the live records are in {groups} groups by "
+            f"{prune.cap.by}, and of so few one is at least {1 / groups:.3g} of what is kept; "
+            "give a larger share, a number of records, or smallest"
+        )
 
 
 def _reason(prune: Prune, modality: str) -> str:
     """SQL for why a record is pruned."""
-    reasons = {method.name: method.reasons for method in METHODS}[prune.method]
+    reasons = find_method(prune.method).reasons
     if prune.method == "scip":
         return f"CASE criterion WHEN 'size' THEN '{reasons[0]}' ELSE '{reasons[1]}' END"
     if prune.method == "ssl_prototypes":

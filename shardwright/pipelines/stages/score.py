@@ -7,13 +7,14 @@ import duckdb
 from shardwright.errors import UserError
 from shardwright.metadata.manifest import Manifest
 from shardwright.metadata.schemas import SCORE_EXPLANATIONS, scores
+from shardwright.pipelines.added_scores import add_scores
 from shardwright.pipelines.alive import alive_rows
 from shardwright.pipelines.classified import commit_classified
 from shardwright.pipelines.clustering import read_centroids
 from shardwright.pipelines.progress import StageProgress
+from shardwright.pipelines.quality_sections import Prune
 from shardwright.pipelines.relational import commit_query
 from shardwright.pipelines.run import Run
-from shardwright.pipelines.sections import Prune
 from shardwright.pipelines.similarities import cluster_again, commit_similarities
 from shardwright.pipelines.stages.study import STUDIED, wanted
 from shardwright.pipelines.views import commit_views
@@ -94,6 +95,8 @@ def _methods(run: Run, prune: Prune) -> list[str]:
         UserError: The recipe prunes by one that cannot.
     """
     methods = list(prune.methods(run.recipe.modality))
+    if prune.method not in methods:
+        raise UserError(f"prune.method {prune.method}: it does not score {run.recipe.modality}")
     if wanted(run) and run.layout.manifest("detectors") is None:
         if prune.method in STUDIED:
             raise UserError(
@@ -109,6 +112,7 @@ def _queries(modality: str, prune: Prune, records: int) -> dict[str, str]:
     scip = ranking_query("clusters", records, prune.fraction, prune.alpha)
     prototypes = prune.ssl_prototypes
     return {
+        **{name: f"SELECT record_id, {name} FROM added_scores" for name in prune.added()},
         "scip": f"SELECT record_id, scip FROM ({scip})",
         "ssl_prototypes": ssl_prototypes_query(
             "clusters", records, prune.fraction, prototypes.keep, prototypes.balance
@@ -138,6 +142,9 @@ def _prepare(
     progress: StageProgress,
 ) -> None:
     """Makes the relations that the methods' queries name, beside committed tables."""
+    added = [name for name in prune.added() if name in methods]
+    if added:
+        add_scores(run, connection, added, embeddings)
     if "d4" in methods:
         left = survivors_query("similarities", clusters.rows, prune.fraction, prune.d4.dedup)
         cluster_again(run, connection, embeddings, left, progress)

@@ -32,7 +32,7 @@ from shardwright.pipelines.progress import StageProgress
 from shardwright.pipelines.run import Run
 from shardwright.pipelines.tokenising import write_tokens
 from shardwright.pipelines.unchanged import Unchanged, find_unchanged, forget_places
-from shardwright.shards.formats import FORMATS
+from shardwright.shards.formats import shard_format
 from shardwright.shards.mds import ShardFile
 
 VERSION = "1"
@@ -137,7 +137,7 @@ class WriteShard:
         """Writes shard number ``payload["shard"]`` of its split."""
         table = open_listed(self.grouped).read(payload["bucket"])
         order = np.argsort(table.column("position").to_numpy(), kind="stable")
-        kind = FORMATS[self.format]
+        kind = shard_format(self.format)
         path = output.file(kind.suffix)
         shard = kind.write(path, table, sample_schema(self.modality), self.size, order)
         output.result = asdict(replace(shard, basename=kind.basename(payload["shard"])))
@@ -282,7 +282,7 @@ def _commit_shards(
 ) -> None:
     """Moves the shard files into place, writes what indexes each split, and the list of all."""
     root, settings = run.layout.shards, run.recipe.shards
-    kind, schema = FORMATS[settings.format], sample_schema(run.recipe.modality)
+    kind, schema = shard_format(settings.format), sample_schema(run.recipe.modality)
     root.mkdir(parents=True, exist_ok=True)
     (root / "_manifest.json").unlink(missing_ok=True)
     for index in root.glob("*/index.json"):

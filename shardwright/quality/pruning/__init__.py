@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from shardwright.quality.pruning.added import AddedScore, LiveRecords
     from shardwright.quality.pruning.classifier import Classifier, fit
     from shardwright.quality.pruning.cut import pruned, pruned_count
     from shardwright.quality.pruning.d4 import d4_score
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "METHODS",
+    "AddedScore",
     "Classifier",
+    "LiveRecords",
     "Method",
     "d4_score",
     "density_score",
@@ -39,7 +42,9 @@ __all__ = [
 
 _HOMES = {
     "METHODS": "methods",
+    "AddedScore": "added",
     "Classifier": "classifier",
+    "LiveRecords": "added",
     "Method": "methods",
     "d4_score": "d4",
     "density_score": "density",

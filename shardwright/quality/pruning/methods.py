@@ -1,4 +1,7 @@
-"""The pruning methods: what each is called, what it needs, and what a decision by it says."""
+"""The pruning methods: what each is called, what it needs, and what a decision by it says.
+
+Packages add further ones, see ``added``.
+"""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -124,4 +127,4 @@ METHODS: tuple[Method, ...] = (
         "Prunes what a model that learned from labelled records finds bad.",
     ),
 )
-"""All methods, in the order of the columns of ``scores``."""
+"""All methods that ship, in the order of the columns of ``scores``."""

@@ -1,0 +1,1 @@
+"""Numeric deviation: the same records embedded in other ways, and what decisions that turns."""
