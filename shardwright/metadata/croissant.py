@@ -119,7 +119,8 @@ def croissant(
     Args:
         layout: The output folder.
         recipe: The resolved recipe. What its ``about`` states stands as stated; the rest is
-            measured. ``about.croissant`` chooses the version, 1.1 unless it says 1.0.
+            measured, and licence and creators are those of a source that is a Croissant.
+            ``about.croissant`` chooses the version, 1.1 unless it says 1.0.
         repository: Address of the git repository that holds the files of the folder under the
             same paths. None: the form for data beside ``croissant.json``.
 
@@ -162,20 +163,23 @@ def croissant(
         "conformsTo": [f"{CROISSANT}{version}", RAI],
         "name": name,
         "description": str(about.get("description") or measured),
-        "license": about.get("license") or UNKNOWN_LICENSE,
+        "license": about.get("license") or given.get("license") or UNKNOWN_LICENSE,
         "url": str(
             about.get("url")
             or repository
             or about.get("publish_as")
             or f"urn:sha256:{curated.content_sha256}"
         ),
-        "creator": [_agent("creator", one) for one in about.get("creators") or [{}]],
+        "creator": [_agent("creator", one) for one in about.get("creators") or ()]
+        or given.get("creator")
+        or [_agent("creator", {})],
         "datePublished": published,
         "version": release,
         "keywords": list(about.get("keywords") or ["training data", str(recipe["modality"])]),
         "citeAs": str(
             about.get("citation")
             or f"{name}, version {release}, {published}. Curated by Shardwright."
+            + (f" Source: {given['citeAs']}" if "citeAs" in given else "")
         ),
         "isLiveDataset": False,
         **duties,

@@ -13,6 +13,7 @@ from shardwright.metadata.filelist import FileList, read_file_list
 from shardwright.metadata.files import canonical_json
 from shardwright.metadata.layout import STAGES, Layout
 from shardwright.metadata.manifest import Origin
+from shardwright.metadata.vocabulary import bare
 
 Node = dict[str, Any]
 
@@ -32,7 +33,10 @@ def source(layout: Layout, recipe: Mapping[str, Any]) -> Node:
     """Where the inputs came from: an entity with the source's stable name.
 
     An address with a scheme is told, without its password; a local path is not. Of a source that
-    is a Croissant, licence, citation, creators and the lineage that it tells are carried over.
+    is a Croissant, licence, citation, creators and the lineage that it tells are carried over:
+    ``license`` as a text or a named ``sc:CreativeWork``, or a list of these; ``citeAs`` as a text;
+    ``creator`` and ``publisher`` as lists of persons and organizations with name and ``@id``. That
+    is what mlcroissant takes of a dataset.
 
     Raises:
         DataError: ``source_croissant.json`` is damaged.
@@ -62,11 +66,56 @@ def _source_croissant(layout: Layout) -> Node:
 
 def _carried(given: Mapping[str, Any], prefix: str) -> Node:
     """What a Croissant says of its dataset, and the lineage in it, under ids of their own."""
-    carried = {name: _renamed(given[name], prefix) for name in _CARRIED if given.get(name)}
+    said = {bare(name): value for name, value in given.items()}
+    carried = {name: _renamed(said[name], prefix) for name in _CARRIED if said.get(name)}
+    for name in ("creator", "publisher"):
+        if name in carried:
+            carried[name] = [
+                _agent(one, f"{prefix}{name}/") for one in _listed(carried[name]) if _name(one)
+            ]
+    if "license" in carried:
+        terms = [_terms(one, f"{prefix}license/") for one in _listed(carried["license"])]
+        carried["license"] = terms[0] if len(terms) == 1 else terms
+    if "citeAs" in carried:
+        carried["citeAs"] = "; ".join(map(_name, _listed(carried["citeAs"])))
     for name in ("prov:wasDerivedFrom", "prov:wasGeneratedBy"):
         if given.get(name):
             carried[name] = _renamed(given[name], prefix)
-    return carried
+    return {name: value for name, value in carried.items() if value}
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _name(value: Any) -> str:
+    """The name of a node, or else its address; of what is no node the text of it."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    return str(next((value[key] for key in ("name", "url", "@value", "@id") if value.get(key)), ""))
+
+
+def _agent(value: Any, prefix: str) -> Node:
+    """A person or organization; who states neither is an organization."""
+    kinds = _listed(value.get("@type")) if isinstance(value, Mapping) else []
+    kind = "sc:Person" if any(bare(str(one)) == "Person" for one in kinds) else "sc:Organization"
+    return _named(value, kind, prefix)
+
+
+def _terms(value: Any, prefix: str) -> str | Node:
+    """A licence by its address or in a word, or as a work that has a name."""
+    if isinstance(value, Mapping) and value.get("name"):
+        return _named(value, "sc:CreativeWork", prefix)
+    return _name(value)
+
+
+def _named(value: Any, kind: str, prefix: str) -> Node:
+    """A node of one type with a name; its own ``@id`` stays if it has one that lasts."""
+    given = value if isinstance(value, Mapping) else {}
+    name, identity = _name(value), str(given.get("@id") or "_:")
+    own = identity if not identity.startswith("_:") else prefix + quote(name, safe="")
+    node = {"@type": kind, "@id": own, "name": name}
+    return node | ({"url": _name(given["url"])} if given.get("url") else {})
 
 
 def _renamed(value: Any, prefix: str) -> Any:
@@ -82,7 +131,7 @@ def _renamed(value: Any, prefix: str) -> Any:
         return next((text for text in value.values() if isinstance(text, str)), "")  # by language
     node = {
         name: _renamed(one, prefix)
-        for name, one in value.items()
+        for name, one in ((bare(term), one) for term, one in value.items())
         if name in (*_TOLD, "@value", "@language") or name.startswith(("prov:", "shardwright:"))
     }
     given = node.get("@id")

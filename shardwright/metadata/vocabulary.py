@@ -1,4 +1,19 @@
-"""What tables, views and columns mean, in the words that the catalog and the Croissant use."""
+"""What tables, views and columns mean, in the words that the catalog and the Croissant use.
+
+And the words of Croissant itself, as others write them.
+"""
+
+PREFIXES = (
+    *("cr:", "sc:", "schema:", "dct:", "http://mlcommons.org/croissant/", "https://schema.org/"),
+    *("http://schema.org/", "http://purl.org/dc/terms/"),
+)
+
+
+def bare(term: str) -> str:
+    """A term of Croissant, schema.org or Dublin Core without its prefix; others as they are."""
+    found = next((prefix for prefix in PREFIXES if term.startswith(prefix)), "")
+    return term.removeprefix(found)
+
 
 TABLES = {
     "records": "One row per accepted input, with its content.",

@@ -211,10 +211,71 @@ def test_any_croissant_is_carried(copied: Callable[[str], Layout]) -> None:
     assert came["@id"] == "source/given"
     assert came["@type"] == "prov:Entity"
     assert came["name"] == "Titanic"
-    assert came["license"] == ["CC-BY-4.0", {"@type": "sc:CreativeWork", "name": "Terms"}]
-    assert came["creator"]["@id"] == "https://orcid.org/1"
+    terms = {"@type": "sc:CreativeWork", "@id": "source/given/license/Terms", "name": "Terms"}
+    assert came["license"] == ["CC-BY-4.0", terms]
+    assert [agent["@id"] for agent in came["creator"]] == ["https://orcid.org/1"]
     assert came["citeAs"] == "B, 1912"
     assert not {"distribution", "recordSet", "@context"} & came.keys()
+
+
+HOUSE = {"@type": "sc:Organization", "@id": "source/given/creator/Some%20House"}
+
+
+@pytest.mark.parametrize(
+    ("said", "license", "creator"),
+    [
+        (
+            {"license": "MIT", "creator": {"@type": "Organization", "name": "Some House"}},
+            "MIT",
+            [HOUSE | {"name": "Some House"}],
+        ),
+        (  # as in documents with prefixes, and nodes that have no lasting id
+            {
+                "sc:license": {"@id": "https://spdx.org/licenses/MIT"},
+                "schema:creator": [
+                    {"@id": "_:b0", "@type": "sc:Organization", "sc:name": {"en": "Some House"}},
+                    {"@type": ["schema:Person"], "name": "A", "url": "https://example.org/a"},
+                    {"@type": "sc:Person"},
+                ],
+            },
+            "https://spdx.org/licenses/MIT",
+            [
+                HOUSE | {"name": "Some House"},
+                {
+                    "@type": "sc:Person",
+                    "@id": "source/given/creator/A",
+                    "name": "A",
+                    "url": "https://example.org/a",
+                },
+            ],
+        ),
+        (  # which mlcroissant refuses as they stand
+            {"license": {"@type": "schema:CreativeWork", "url": "https://a.org"}, "creator": "B"},
+            "https://a.org",
+            [{"@type": "sc:Organization", "@id": "source/given/creator/B", "name": "B"}],
+        ),
+        ({"license": [], "creator": [{}]}, "http://spdx.org/rdf/terms#noassertion", None),
+    ],
+)
+def test_what_the_source_states_holds_where_the_recipe_is_silent(
+    copied: Callable[[str], Layout],
+    said: dict[str, Any],
+    license: str,
+    creator: list[dict[str, Any]] | None,
+) -> None:
+    layout = copied("plain")
+    metadata = read_from(layout, said | {"citeAs": ["Paper, 1912", {"@value": "Book"}]}, "/x")
+    assert metadata["license"] == license
+    nobody = [{"@type": "sc:Organization", "@id": "creator/not%20stated", "name": "not stated"}]
+    assert metadata["creator"] == (creator or nobody)
+    assert metadata["prov:wasDerivedFrom"].get("creator") == creator
+    assert metadata["citeAs"].endswith(". Curated by Shardwright. Source: Paper, 1912; Book")
+    about = {"license": "ISC", "citation": "Own", "creators": [{"name": "Me"}]}
+    source = {"kind": "croissant", "uri": "/x", "name": "given"}
+    stated = croissant(layout, recipe("code") | {"source": source, "about": about})
+    assert (stated["license"], stated["citeAs"]) == ("ISC", "Own")
+    assert [agent["name"] for agent in stated["creator"]] == ["Me"]
+    assert stated["prov:wasDerivedFrom"] == metadata["prov:wasDerivedFrom"]
 
 
 def test_source_croissant_is_read_only_where_the_source_is_one(

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from shardwright.errors import UserError
 from shardwright.metadata.provenance import LOCATION
+from shardwright.metadata.vocabulary import PREFIXES, bare
 from shardwright.pipelines.sources.storage import (
     IsNoFileError,
     explain,
@@ -29,10 +30,6 @@ VERSIONS = ("http://mlcommons.org/croissant/1.0", "http://mlcommons.org/croissan
 _DOCUMENT = "croissant.json"
 # A listing of a million files takes about 300 MB.
 _MOST_BYTES = 500_000_000
-_PREFIXES = (
-    *("cr:", "sc:", "dct:", "http://mlcommons.org/croissant/", "https://schema.org/"),
-    *("http://schema.org/", "http://purl.org/dc/terms/"),
-)
 _DIGITS = {"sha256": 64, "md5": 32}
 
 
@@ -176,7 +173,7 @@ def below(name: str) -> str | None:
 
 
 def _file(node: dict[str, Any]) -> FileNode:
-    kinds = [_bare(str(item)) for item in _listed(node.get("@type"))]
+    kinds = [bare(str(item)) for item in _listed(node.get("@type"))]
     is_set = "FileSet" in kinds or bool(_values(node, "includes"))
     checksum = None
     for algorithm in ("sha256", "md5"):
@@ -239,7 +236,7 @@ def _field(node: dict[str, Any], fields: dict[str, dict[str, Any]]) -> FieldNode
             if stated is not None and extract is None:
                 extract = (key, stated)
     transforms = tuple(
-        (_bare(key), _text(value))
+        (bare(key), _text(value))
         for item in _values(source, "transform")
         if isinstance(item, dict)
         for key, value in item.items()
@@ -250,7 +247,7 @@ def _field(node: dict[str, Any], fields: dict[str, dict[str, Any]]) -> FieldNode
 
 
 def _types(node: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(_bare(_reference(item)) for item in _values(node, "dataType"))
+    return tuple(bare(_reference(item)) for item in _values(node, "dataType"))
 
 
 def _identity(node: dict[str, Any]) -> str:
@@ -264,7 +261,7 @@ def _nodes(node: dict[str, Any], term: str) -> Iterator[dict[str, Any]]:
 def _values(node: dict[str, Any], term: str) -> list[Any]:
     """All values of a term, under whatever prefix."""
     found: list[Any] = []
-    for prefix in ("", *_PREFIXES):
+    for prefix in ("", *PREFIXES):
         found += _listed(node.get(prefix + term))
     return found
 
@@ -293,10 +290,3 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return _text(value[0]) if value else ""
     return "" if value is None else str(value)
-
-
-def _bare(term: str) -> str:
-    for prefix in _PREFIXES:
-        if term.startswith(prefix):
-            return term.removeprefix(prefix)
-    return term
