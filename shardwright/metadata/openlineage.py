@@ -1,8 +1,9 @@
 """OpenLineage events of a curation: what each stage read and wrote, to a file or an endpoint.
 
 What an event says of tables is read from their manifests. A curation is a run, and so is each of
-its stages, whose parent it is. The first event must arrive; one that is lost later is a line on
-stderr, and does not stop what may have run for hours.
+its stages, whose parent it is. What started it names its own run in ``OPENLINEAGE_PARENT_ID``, as
+Airflow's macros write it. The first event must arrive; one that is lost later is a line on stderr,
+and does not stop what may have run for hours.
 """
 
 import json
@@ -17,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import pyarrow as pa
 
@@ -26,6 +28,7 @@ from shardwright.metadata.filelist import read_file_list
 from shardwright.metadata.files import canonical_json, sha256_file
 from shardwright.metadata.layout import TABLES, Layout
 from shardwright.metadata.manifest import Manifest, Origin
+from shardwright.metadata.provenance import read_elsewhere
 from shardwright.metadata.vocabulary import COLUMNS
 
 Stages: TypeAlias = Callable[[str], AbstractContextManager[object]]
@@ -52,26 +55,66 @@ def told_stages(
         What gives each stage its context: it tells of the start, and of how the stage ends.
 
     Raises:
-        UserError: ``target`` cannot be written to, or the client is not installed.
+        UserError: ``target`` cannot be written to, the client is not installed, or the environment
+            names a run in another form than it should.
     """
     if target is None:
         yield lambda _: nullcontext()
         return
-    teller = _Teller(_client(target), target, layout, recipe, note)
+    parent, root = _run_above("OPENLINEAGE_PARENT_ID"), _run_above("OPENLINEAGE_ROOT_PARENT_ID")
+    namespace = os.environ.get("OPENLINEAGE_NAMESPACE", "shardwright")
+    teller = _Teller(_client(target), target, layout, recipe, note, namespace)
+    name = str(recipe["name"])
     try:
-        with teller.told(_Job(str(recipe["name"]))) as run:
-            yield lambda stage: teller.told(_Job(f"{recipe['name']}.{stage}", stage, run))
+        with teller.told(_Job(name, None, parent, root)) as run:
+            whole = _Run(namespace, name, run)
+            root = root if parent is not None else whole
+            yield lambda stage: teller.told(_Job(f"{name}.{stage}", stage, whole, root))
     finally:
         teller.client.close()
 
 
 @dataclass(frozen=True)
+class _Run:
+    """A run of a job, by the names that OpenLineage knows it by."""
+
+    namespace: str
+    job: str
+    id: str
+
+
+def _run_above(variable: str) -> _Run | None:
+    """The run that an environment variable names as NAMESPACE/JOB/RUN.
+
+    That is the form of Airflow's macros ``lineage_parent_id`` and ``lineage_root_parent_id``, and
+    the variables are those that OpenLineage's dbt integration reads. A namespace may hold '/'.
+
+    Raises:
+        UserError: It is of another form.
+    """
+    value = os.environ.get(variable)
+    if not value:
+        return None
+    namespace, job, run = (["", "", *value.rsplit("/", 2)])[-3:]
+    try:
+        run = str(UUID(run))
+    except ValueError:
+        run = ""
+    if not (namespace and job and run):
+        raise UserError(
+            f"{variable} {value!r}: names no run; write NAMESPACE/JOB/RUN with the UUID of the run"
+        )
+    return _Run(namespace, job, run)
+
+
+@dataclass(frozen=True)
 class _Job:
-    """What runs: a curation, or one of its stages with the id of the curation's run."""
+    """What runs: a curation or one of its stages, with what started it and the first of all."""
 
     name: str
-    stage: str | None = None
-    parent: str | None = None
+    stage: str | None
+    parent: _Run | None
+    root: _Run | None
 
 
 class _Teller:
@@ -84,6 +127,7 @@ class _Teller:
         layout: Layout,
         recipe: Mapping[str, Any],
         note: Callable[[str], None],
+        namespace: str,
     ) -> None:
         self.client = client
         self._target = _SECRET.sub("://", target)
@@ -91,7 +135,7 @@ class _Teller:
         self._recipe = recipe
         self._note = note
         self._arrived = False
-        self._namespace = os.environ.get("OPENLINEAGE_NAMESPACE", "shardwright")
+        self._namespace = namespace
 
     @contextmanager
     def told(self, job: _Job) -> Iterator[str]:
@@ -146,9 +190,15 @@ class _Teller:
             )
         }
         if job.parent is not None:
+            parent, root = job.parent, job.root
             facets["parent"] = parent_run.ParentRunFacet(
-                parent_run.Run(job.parent),
-                parent_run.Job(self._namespace, str(self._recipe["name"])),
+                parent_run.Run(parent.id),
+                parent_run.Job(parent.namespace, parent.job),
+                parent_run.Root(
+                    parent_run.RootRun(root.id), parent_run.RootJob(root.namespace, root.job)
+                )
+                if root is not None
+                else None,
             )
         if error is not None:
             expected = isinstance(error, UserError | DataError)
@@ -177,14 +227,8 @@ class _Teller:
         if job.stage == "describe" and self._layout.croissant.exists():
             path = self._layout.croissant
             outputs.append(_output(path, sha256_file(path), None, path.stat().st_size, 1))
-        own = {name for _, name, _ in made}
-        read = {
-            (name, sha256)
-            for origin, _, _ in made
-            for name, sha256 in origin.inputs.items()
-            if name not in own
-        }
-        inputs = [self._input(name, sha256) for name, sha256 in sorted(read)]
+        read = read_elsewhere((origin, name) for origin, name, _ in made)
+        inputs = [self._input(name, sha256) for name, sha256 in read]
         if job.stage == "ingest":
             inputs.append(_source(str(self._recipe["source"]["uri"])))
         return [origin for origin, _, _ in made], inputs, outputs

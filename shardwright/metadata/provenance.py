@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -164,6 +164,18 @@ def origins(layout: Layout) -> dict[str, list[tuple[Origin, str, str]]]:
     return dict(sorted(made.items(), key=_stage_order))
 
 
+def read_elsewhere(made: Iterable[tuple[Origin, str]]) -> list[tuple[str, str]]:
+    """(table, its hash) of all that a stage read and did not write itself, in order.
+
+    Args:
+        made: (origin, output) of everything that the stage wrote.
+    """
+    written = list(made)
+    own = {name for _, name in written}
+    read = {table for origin, _ in written for table in origin.inputs.items()}
+    return sorted((table, sha256) for table, sha256 in read if table not in own)
+
+
 def activities(layout: Layout, given: Node) -> Iterator[Node]:
     """Yields a PROV activity per stage, in the order in which they ran.
 
@@ -177,14 +189,8 @@ def activities(layout: Layout, given: Node) -> Iterator[Node]:
         "name": f"shardwright {shardwright.__version__}",
     }
     for place, (stage, outputs) in enumerate(origins(layout).items()):
-        own = {name for _, name, _ in outputs}
-        used = {
-            (table, sha256)
-            for origin, _, _ in outputs
-            for table, sha256 in origin.inputs.items()
-            if table not in own
-        }
-        entities = [_entity(table, sha256) for table, sha256 in sorted(used)]
+        read = read_elsewhere((origin, name) for origin, name, _ in outputs)
+        entities = [_entity(table, sha256) for table, sha256 in read]
         yield {
             "@id": f"activity/{stage}",
             "@type": "prov:Activity",

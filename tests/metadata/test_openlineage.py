@@ -115,6 +115,70 @@ def test_a_stage_that_fails(tmp_path: Path, error: BaseException, state: str, tr
         assert ("Traceback" in (facet.get("stackTrace") or "")) == trace
 
 
+TASK = ("prod/airflow", "dag.task", "0192d1a5-1111-7222-8333-444455556666")
+DAG = ("prod/airflow", "dag", "0192d1a5-aaaa-7bbb-8ccc-ddddeeeeffff")
+
+
+@pytest.mark.usefixtures("client")
+@pytest.mark.parametrize("root", [None, DAG])
+def test_the_run_that_started_it_is_its_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: tuple[str, str, str] | None
+) -> None:
+    monkeypatch.setenv("OPENLINEAGE_PARENT_ID", "/".join(TASK))
+    if root is not None:
+        monkeypatch.setenv("OPENLINEAGE_ROOT_PARENT_ID", "/".join(root))
+    path = tmp_path / "events.jsonl"
+    layout = build(tmp_path / "output")
+    with (
+        told_stages(str(path), layout, recipe("code"), print) as stages,
+        stages("embed"),
+    ):
+        pass
+    first, stage, *_ = events(path)
+    found = [parents(event) for event in (first, stage)]
+    assert found == [(TASK, root), (("shardwright", "sample", first["run"]["runId"]), root)]
+
+
+@pytest.mark.usefixtures("client")
+def test_a_curation_that_nothing_started_is_the_root_of_its_stages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENLINEAGE_PARENT_ID", "")
+    path = tmp_path / "events.jsonl"
+    layout = build(tmp_path / "output")
+    with (
+        told_stages(str(path), layout, recipe("code"), print) as stages,
+        stages("embed"),
+    ):
+        pass
+    first, stage, *_ = events(path)
+    whole = ("shardwright", "sample", first["run"]["runId"])
+    assert (parents(first), parents(stage)) == ((None, None), (whole, whole))
+
+
+def parents(event: Event) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
+    """(namespace, job, run) of an event's parent, and of the root that it tells."""
+    facet = event["run"]["facets"].get("parent")
+
+    def named(node: Any) -> tuple[str, ...] | None:
+        return node and (node["job"]["namespace"], node["job"]["name"], node["run"]["runId"])
+
+    return named(facet), named((facet or {}).get("root"))
+
+
+@pytest.mark.usefixtures("client")
+@pytest.mark.parametrize("value", [TASK[2], f"dag.task/{TASK[2]}", "airflow/dag.task/manual__1"])
+def test_a_parent_of_another_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("OPENLINEAGE_PARENT_ID", value)
+    with (
+        pytest.raises(UserError, match=f"OPENLINEAGE_PARENT_ID '{value}': names no run"),
+        told_stages(str(tmp_path / "events"), Layout(tmp_path), recipe("code"), print),
+    ):
+        raise AssertionError("nothing may run")
+
+
 class Server(ThreadingHTTPServer):
     """Keeps what is posted; refuses with ``status`` where that is set."""
 
