@@ -11,6 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from shardwright.errors import DataError
+from shardwright.metadata.connection import Connection
 from shardwright.metadata.files import write_whole
 from shardwright.metadata.layout import TABLES, Layout
 from shardwright.metadata.manifest import Manifest
@@ -26,23 +27,26 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def file_literal(path: Path) -> str:
+def file_literal(path: Path, at: str = "") -> str:
     """A file's path as SQL text; DuckDB takes it for a pattern, so such signs are escaped."""
-    return quoted(glob.escape(path.as_posix()))
+    return quoted(glob.escape(at + path.as_posix()))
 
 
-def scan(manifest: Manifest, *, positions: bool = False, base: Path | None = None) -> str:
+def scan(
+    manifest: Manifest, *, positions: bool = False, base: Path | None = None, at: str = ""
+) -> str:
     """A ``read_parquet`` call over a table's files.
 
     Args:
         manifest: The table.
         positions: Adds ``filename`` and ``file_row_number``.
         base: Writes the paths relative to this folder.
+        at: What stands before them, such as the address of a store.
     """
     paths = manifest.files()
     if base is not None:
         paths = [path.relative_to(base) for path in paths]
-    files = ", ".join(file_literal(path) for path in paths)
+    files = ", ".join(file_literal(path, at) for path in paths)
     extra = ", filename = true, file_row_number = true" if positions else ""
     return f"read_parquet([{files}], hive_partitioning = false{extra})"
 
@@ -69,22 +73,22 @@ def table_views(
         base: Writes the paths of the files relative to this folder.
         tables: Leaves out all others.
     """
+    at = ""
+    if base is None and layout.url is not None:
+        base, at = layout.root, f"{layout.url}/"
     for name in tables:
         manifest = layout.manifest(name)
         if manifest is not None:
-            columns, files = view_columns(manifest.schema), scan(manifest, base=base)
+            columns, files = view_columns(manifest.schema), scan(manifest, base=base, at=at)
             yield manifest.table, f"SELECT {columns} FROM {files}"
 
 
 def view_statements(
     layout: Layout, base: Path | None = None, tables: Collection[str] = TABLES
 ) -> Iterator[tuple[str, str]]:
-    """Yields (view, statement that makes it) for the committed tables and the views over them.
+    """Yields (view, statement that makes it) for what ``table_views`` gives and the views over it.
 
-    Args:
-        layout: The output folder.
-        base: Writes the paths of the files relative to this folder.
-        tables: Leaves out all others.
+    Args: As ``table_views``.
     """
     present = set()
     for table, query in table_views(layout, base, tables):
@@ -130,6 +134,8 @@ def without_views(layout: Layout, memory: str = "1GB") -> Iterator[duckdb.DuckDB
         )
         try:
             connection.execute("SET preserve_insertion_order = true")
+            if layout.url is not None:
+                connection.register_filesystem(Connection(layout.url).files)
             yield connection
         finally:
             connection.close()

@@ -24,7 +24,7 @@ from shardwright.pipelines.sources.croissant_fields import Reading, read_how
 from shardwright.pipelines.sources.croissant_files import Files
 from shardwright.pipelines.sources.files import FilesSource
 from shardwright.pipelines.sources.jsonl import JsonlSource
-from shardwright.pipelines.sources.listing import count_inputs
+from shardwright.pipelines.sources.listing import count_inputs, first_inputs
 from shardwright.pipelines.sources.names import Globs
 from shardwright.pipelines.sources.parquet import ParquetSource
 from shardwright.pipelines.sources.types import Input, Refusal, Unit
@@ -57,7 +57,7 @@ class CroissantSource:
     def units(self, limit: int | None) -> Iterator[Unit]:
         """Lists row groups of Parquet files, and files of all other formats."""
         if limit is None or self.format in ("files", "parquet"):
-            return _limited(self._units(), limit)
+            return first_inputs(self._units(), limit)
         return count_inputs(self._units(), limit, self)
 
     def read(self, units: Sequence[Unit]) -> Iterator[Input | Refusal]:
@@ -166,16 +166,3 @@ def open_croissant(settings: Settings, max_bytes: int, modality: str) -> Croissa
 def _file(unit: Unit) -> str:
     """Path of a unit's file."""
     return unit.path.rpartition("#")[0] if unit.take and "#group-" in unit.path else unit.path
-
-
-def _limited(units: Iterator[Unit], limit: int | None) -> Iterator[Unit]:
-    """Units of at most so many inputs; one without a count is one input."""
-    for unit in units:
-        if limit is None or unit.take == 0:
-            yield unit
-            continue
-        rows = 1 if unit.take is None else min(unit.take, limit)
-        yield unit if unit.take is None else replace(unit, take=rows)
-        limit -= rows
-        if limit <= 0:
-            return

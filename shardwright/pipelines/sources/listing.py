@@ -41,6 +41,19 @@ def list_suffixed(uri: str, globs: Globs, suffixes: tuple[str, ...]) -> Iterator
             yield unit
 
 
+def first_inputs(units: Iterator[Unit], limit: int | None) -> Iterator[Unit]:
+    """Units of at most so many inputs; one without a count is one input."""
+    for unit in units:
+        if limit is None or unit.take == 0:
+            yield unit
+            continue
+        rows = 1 if unit.take is None else min(unit.take, limit)
+        yield unit if unit.take is None else replace(unit, take=rows)
+        limit -= rows
+        if limit <= 0:
+            return
+
+
 def count_inputs(files: Iterator[Unit], limit: int, source: Source) -> Iterator[Unit]:
     """Cuts a listing off after so many inputs, where only reading tells how many a file holds."""
     for unit in files:

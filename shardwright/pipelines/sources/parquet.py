@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shardwright.pipelines.sources.columns import Columns, MissingColumnError
-from shardwright.pipelines.sources.listing import list_suffixed
+from shardwright.pipelines.sources.listing import first_inputs, list_suffixed
 from shardwright.pipelines.sources.names import Globs
 from shardwright.pipelines.sources.storage import IsNoFileError, explain, open_file
 from shardwright.pipelines.sources.types import Input, Refusal, Unit
@@ -40,15 +40,7 @@ class ParquetSource:
 
     def units(self, limit: int | None) -> Iterator[Unit]:
         """Lists the row groups; their rows are counted from the files' footers."""
-        for unit in self._row_groups():
-            if limit is None:
-                yield unit
-                continue
-            rows = 1 if unit.take is None else min(unit.take, limit)
-            yield unit if unit.take is None else replace(unit, take=rows)
-            limit -= rows
-            if limit <= 0:
-                return
+        return first_inputs(self._row_groups(), limit)
 
     def read(self, units: Sequence[Unit]) -> Iterator[Input | Refusal]:
         """Yields every row, a file opened once for units that follow each other."""
