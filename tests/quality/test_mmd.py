@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist, pdist
 from scipy.stats import kstest
+from threadpoolctl import threadpool_limits
 
 from shardwright.quality.heterogeneity import mmd as module
 from shardwright.quality.heterogeneity.mmd import (
@@ -118,6 +119,15 @@ def test_order_of_rows_and_samples_changes_nothing(n, m):
     rng = np.random.default_rng(0)
     i, j = rng.permutation(n), rng.permutation(m)
     assert mmd(x[i], y[j], permutations=99, strata=(kinds[0][i], kinds[1][j])) == wanted
+
+
+def test_threads_change_no_bit():
+    x, y = samples(333, 333, 417, d=77, shift=0.02)
+    found = []
+    for threads in (1, 2, 3):
+        with threadpool_limits(threads, user_api="blas"):
+            found.append((mmd(x, y, factors=MULTIPLE, permutations=99), median_bandwidth(x, y)))
+    assert found[0] == found[1] == found[2]
 
 
 def test_planted_shift_is_found_and_effect_does_not_grow_with_rows():

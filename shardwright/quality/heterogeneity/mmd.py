@@ -21,6 +21,7 @@ deal counts as equal; the observed value is computed in the same way to be compa
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -168,8 +169,9 @@ def _median(rows: Float64, seed: int) -> tuple[Float64 | None, float]:
     chosen = rows
     if len(rows) > _MEDIAN_ROWS:
         chosen = rows[np.random.default_rng([seed, 0]).permutation(len(rows))[:_MEDIAN_ROWS]]
-    squared = _squared(chosen, chosen)
-    pairs = squared[np.tril_indices(len(squared), -1)]
+    strips = (chosen[start : start + _STRIP] for start in range(0, len(chosen), _STRIP))
+    squared = np.concatenate(in_threads(partial(_squared, b=chosen), strips))
+    pairs = squared[np.tri(len(squared), k=-1, dtype=np.bool_)]
     median = float(np.median(pairs))
     if median <= 0:
         median = float(pairs.mean()) or 1.0
@@ -238,10 +240,14 @@ def _quadratic(
         within += part
         sums[: len(own_sums)] += own_sums
         exact += inner
-    own = np.zeros(len(labels))
-    for top in range(0, len(labels), _STRIP):
-        own[top : top + _STRIP] = labels[top : top + _STRIP].astype(np.float64) @ sums
-    own[0] = first @ sums  # the same bits however many deals there are
+
+    def own_of(some: Float32) -> Float64:
+        found: Float64 = some.astype(np.float64) @ sums
+        return found
+
+    # the labels as they are by themselves: the same bits however many deals there are
+    parts = (labels[:1], *(labels[top : top + _STRIP] for top in range(1, len(labels), _STRIP)))
+    own = np.concatenate(in_threads(own_of, parts))
     return within, own, float(sums.sum()), exact
 
 
