@@ -96,11 +96,10 @@ def report_statistics(folder: Path, count: int) -> None:
     images = photographs(folder, count)
     for pixels in images:
         luma = np.asarray(Image.fromarray(pixels).convert("L"))
-        planes = [np.ascontiguousarray(pixels[..., channel]) for channel in range(3)]
         flat = measure(pixels)["noise_flat"]
         runs: dict[str, Callable[[], object]] = {
             "all": lambda pixels=pixels: measure(pixels),
-            "noise and demosaic": lambda p=planes, y=luma: pixel_noise.measure(p, y),
+            "noise and demosaic": lambda p=pixels, y=luma: pixel_noise.measure(p, y),
             "sharpness": lambda y=luma, flat=flat: pixel_edges.measure(y, flat),
             "compression": lambda y=luma: pixel_blocks.measure(y),
         }

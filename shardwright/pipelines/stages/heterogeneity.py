@@ -40,7 +40,7 @@ from shardwright.pipelines.relational import commit_query
 from shardwright.pipelines.run import Run
 from shardwright.pipelines.vectors import matrix
 
-VERSION = "1"
+VERSION = "2"
 _MEASURED = "device_statistics"
 _FOUND = {
     "device_groups": DEVICE_GROUPS,

@@ -38,7 +38,6 @@ _LEAST_DEPTH = 0.05  # stops
 _BRIGHT = 40  # levels of the greatest channel, from which ratios of channels are not rounding
 _PUREST = 1.0  # percent of the pixels
 _GREY = 0.01  # added to the ratio of the channels: below it all colours are as pure
-_COLOUR_STEP = 5  # colours are taken from every fifth pixel of every fifth row
 
 Pixels = npt.NDArray[np.uint8]
 Counts = npt.NDArray[np.int64]
@@ -85,13 +84,13 @@ def measure(pixels: Pixels, facts: Provenance | None = None) -> dict[str, float]
         raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}, not uint8 [height, width, 3]")
     own = np.ascontiguousarray(middle(pixels))
     light = Image.fromarray(own).convert("L")
-    planes = [np.ascontiguousarray(own[..., channel]) for channel in range(3)]
     luma = np.asarray(light)
     values = _header(facts) | _tone(np.array(light.histogram()))
-    values |= _comb(np.array(Image.fromarray(planes[1]).histogram()))
-    values |= _balance(own, planes)
-    values |= _colours(planes, luma)
-    values |= pixel_noise.measure(planes, luma)
+    green = Image.fromarray(np.ascontiguousarray(own[..., 1]))
+    values |= _comb(np.array(green.histogram()))
+    values |= _balance(np.ascontiguousarray(own[pixel_noise.thinned(len(own))]))
+    values |= _colours(own, luma)
+    values |= pixel_noise.measure(own, luma)
     values |= pixel_edges.measure(luma, values.get("noise_flat", math.nan))
     values |= pixel_blocks.measure(luma)
     return {one.name: values.get(one.name, math.nan) for one in STATISTICS}
@@ -131,18 +130,20 @@ def _log(value: float | None) -> float:
     return math.nan if value is None else math.log2(value)
 
 
-def _level(counts: Counts, share: float) -> float:
-    """The level below which a share of the pixels lies, each level spread evenly over its step."""
+def _levels(counts: Counts, shares: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Levels below which shares of the pixels lie, each level spread evenly over its step."""
     above = np.cumsum(counts)
-    target = share * above[-1]
-    level = int(np.searchsorted(above, target))
+    targets = np.asarray(shares, np.float64) * above[-1]
+    level = np.searchsorted(above, targets)
     below = above[level] - counts[level]
-    return float(level + (target - below) / counts[level] - 0.5)
+    found: npt.NDArray[np.float64] = level + (targets - below) / counts[level] - 0.5
+    return found
 
 
 def _tone(counts: Counts) -> dict[str, float]:
     total = int(counts.sum())
-    quantiles = {f"luma_{p:02d}": _level(counts, p / 100) / 255 for p in _TONES}
+    shown = _levels(counts, np.array(_TONES) / 100) / 255
+    quantiles = {f"luma_{p:02d}": float(level) for p, level in zip(_TONES, shown, strict=True)}
     levels = np.arange(256)
     mean = float((counts * levels).sum()) / total
     variance = float((counts * levels**2).sum()) / total - mean**2
@@ -165,19 +166,17 @@ def _comb(counts: Counts) -> dict[str, float]:
     return {"comb": float(np.abs(span[1:-1] - around).sum() / (span[1:-1] + around).sum())}
 
 
-def _balance(pixels: Pixels, planes: list[Pixels]) -> dict[str, float]:
-    """Ratios of the channels' light, from every second row."""
-    red, green, blue = (plane[::2] for plane in planes)
-    most = np.maximum(np.maximum(red, green), blue)
+def _balance(pixels: Pixels) -> dict[str, float]:
+    """Ratios of the channels' light."""
+    most = np.maximum(np.maximum(pixels[..., 0], pixels[..., 1]), pixels[..., 2])
     usable = (most < _UNSATURATED) & (most >= _LIT)
     if not usable.any():
         return {}
     mask = Image.fromarray(usable.view(np.uint8) * np.uint8(255))
-    rows = Image.fromarray(np.ascontiguousarray(pixels[::2]))
-    counts = np.array(rows.histogram(mask)).reshape(3, 256)
+    counts = np.array(Image.fromarray(pixels).histogram(mask)).reshape(3, 256)
     total = int(counts[0].sum())
-    mean = [math.fsum(own * LIGHT) / total for own in counts]
-    white = [float(np.interp(_level(own, 0.99) / 255, _LEVELS, LIGHT)) for own in counts]
+    mean = [math.fsum((own * LIGHT).tolist()) / total for own in counts]
+    white = [float(np.interp(_levels(own, 0.99) / 255, _LEVELS, LIGHT)) for own in counts]
     values = {}
     for name, light in (("grey_world", mean), ("white_patch", white)):
         for colour, one in (("red", light[0]), ("blue", light[2])):
@@ -186,28 +185,30 @@ def _balance(pixels: Pixels, planes: list[Pixels]) -> dict[str, float]:
     return values
 
 
-def _colours(planes: list[Pixels], luma: Pixels) -> dict[str, float]:
+def _colours(pixels: Pixels, luma: Pixels) -> dict[str, float]:
     """Where the colours lie, and how far apart by how far apart the lights are.
 
     In stops: logarithms turn gains of the channels into shifts, which spreads do not see, and by
     the spread of the luma a power of the levels cancels too.
     """
-    red, green, blue = (own[::_COLOUR_STEP, ::_COLOUR_STEP].ravel() for own in planes)
-    tone = luma[::_COLOUR_STEP, ::_COLOUR_STEP].ravel()
-    most = np.maximum(np.maximum(red, green), blue)
-    usable = (most < _UNSATURATED) & (most >= _LIT)
-    if np.count_nonzero(usable) < _FEWEST:
+    rows, columns = (pixel_noise.thinned(size) for size in luma.shape)
+    few = np.dstack([pixels[rows, columns], luma[rows, columns]]).reshape(-1, 4).T
+    few = np.ascontiguousarray(few)
+    most = few[:3].max(axis=0)
+    places = np.flatnonzero((most < _UNSATURATED) & (most >= _LIT))
+    if len(places) < _FEWEST:
         return {}
-    logs = [_LOG_LIGHT[own[usable]] for own in (red, green, blue)]
-    redness, blueness = logs[0] - logs[1], logs[2] - logs[1]
+    few, most = few.take(places, axis=1), most[places]
+    red, green, blue, tone = _LOG_LIGHT[few]
+    redness, blueness = red - green, blue - green
     values = {"median_red": float(np.median(redness)), "median_blue": float(np.median(blueness))}
-    depth = _spread(_LOG_LIGHT[tone[usable]])
+    depth = _spread(tone)
     if depth > _LEAST_DEPTH:
         values["chroma"] = math.hypot(_spread(redness), _spread(blueness)) / depth
-    bright = usable & (most >= _BRIGHT)
+    bright = most >= _BRIGHT
     if np.count_nonzero(bright) >= _FEWEST:
-        light = [LIGHT[own[bright]] for own in (red, green, blue)]
-        ratio = np.minimum(np.minimum(light[0], light[1]), light[2]) / LIGHT[most[bright]]
+        least = few[:3].min(axis=0)
+        ratio = LIGHT[least[bright]] / LIGHT[most[bright]]
         values["purity"] = float(-np.log2(np.percentile(ratio, _PUREST) + _GREY))
     return values
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shardwright.quality.heterogeneity.jpeg import LUMA, standard_tables
+from shardwright.quality.heterogeneity.pixel_noise import thinned
 
 _BLOCK = 8
 _WAVES = 4  # lowest frequencies each way
@@ -28,6 +29,7 @@ _FLOOR = 0.5  # levels: below, it is rounding
 _MOST = 2048  # blocks, evenly taken by rows of them
 
 Plane = npt.NDArray[np.uint8]
+Signed = npt.NDArray[np.int16]
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
@@ -97,22 +99,37 @@ def measure(luma: Plane) -> dict[str, float]:
 def _blockiness(luma: Plane) -> dict[str, float]:
     """Second differences at the edges of blocks by those inside of them, both ways."""
     found = []
-    for levels in (luma, luma.T):
-        down = (len(levels) - 2) // _BLOCK
-        across = levels[:, ::2]  # every second column is enough
-        if down < 2 or not across.size:
+    height, width = luma.shape
+    for levels in (luma[:, thinned(width)], luma[thinned(height)].T):
+        down, across = (len(levels) - 2) // _BLOCK, levels.shape[1]
+        if down < 2:
             continue
-        mean = [_bend(across, row, down) for row in (_EDGE, *_INSIDE)]
+        bends = _bends(levels)
+        mean = [
+            int(bends[row - 1 :: _BLOCK][:down].sum(dtype=np.int64)) / (down * across)
+            for row in (_EDGE, *_INSIDE)
+        ]
         found.append(math.log2((mean[0] + _FLOOR) / (sum(mean[1:]) / len(_INSIDE) + _FLOOR)))
     return {"blockiness": sum(found) / len(found)} if found else {}
 
 
-def _bend(levels: Plane, row: int, down: int) -> float:
-    """Mean bend of the step from ``row`` of each block to the next against those beside it."""
-    a, b, c, d = (levels[row + k :: _BLOCK][:down].astype(np.int16) for k in (-1, 0, 1, 2))
-    bend = np.abs((b - c) * np.int16(3) + d - a)
+def _bends(levels: Plane) -> Signed:
+    """Each row's step to the next against those beside it, capped and summed along the row.
+
+    Args:
+        levels: uint8 [rows, at most 128].
+
+    Returns:
+        int16 [rows - 3], from the second row on.
+    """
+    wide = levels.astype(np.int16)
+    bend = wide[1:-2] - wide[2:-1]
+    bend *= np.int16(3)
+    bend += wide[3:]
+    bend -= wide[:-3]
+    np.abs(bend, out=bend)
     np.minimum(bend, np.int16(_CAP), out=bend)
-    return float(bend.sum(dtype=np.int64)) / int(bend.size)
+    return bend.sum(axis=1, dtype=np.int16)
 
 
 def _coefficients(luma: Plane) -> npt.NDArray[np.int64] | None:

@@ -10,7 +10,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from shardwright.quality.heterogeneity.pixel_noise import banded, laplacian
+from shardwright.quality.heterogeneity.pixel_noise import banded, laplacian, thinned
 
 _CONTRAST = 16  # levels over four pixels
 _STRONG = 2.0  # times the mean of such differences
@@ -38,9 +38,9 @@ def measure(luma: Plane, noise: float) -> dict[str, float]:
     """
     power = 0.0 if math.isnan(noise) else noise**2
     values = _laplacian(luma, power)
-    # every second column, or row, has edges enough
-    halves = (np.ascontiguousarray(luma[:, ::2]), luma[::2])
-    profiles = np.concatenate([_profiles(half, axis) for axis, half in enumerate(halves)])
+    height, width = luma.shape
+    lines = luma[:, thinned(width)], luma[thinned(height)]
+    profiles = np.concatenate([_profiles(own, axis) for axis, own in enumerate(lines)])
     if len(profiles) < _FEWEST:
         return values
     two, eight = _energy(profiles, -1, 1, power), _energy(profiles, -4, 4, power)
@@ -71,8 +71,8 @@ def _laplacian(luma: Plane, power: float) -> dict[str, float]:
 
 def _squares(values: Signed) -> float:
     """Sum of squares; of whole numbers below 2**53, and so the same in any order."""
-    flat = values.ravel().astype(np.float64)
-    return float(np.dot(flat, flat))
+    wide = values.astype(np.float64)
+    return float(np.vecdot(wide, wide).sum())
 
 
 def _profiles(luma: Plane, axis: int) -> Signed:
@@ -85,7 +85,7 @@ def _profiles(luma: Plane, axis: int) -> Signed:
     ahead[axis], behind[axis] = slice(_FAR + 2, size - _FAR + 2), slice(_FAR - 2, size - _FAR - 2)
     a, b = luma[tuple(ahead)], luma[tuple(behind)]
     step = np.maximum(a, b) - np.minimum(a, b)
-    least = max(_CONTRAST, _STRONG * int(step.sum(dtype=np.int64)) / step.size)
+    least = max(_CONTRAST, _STRONG * int(step.sum(dtype=np.uint32)) / step.size)
     places = np.flatnonzero(step >= min(255, math.ceil(least)))
     places = places[:: max(1, -(-len(places) // _MOST))]
     row, column = np.divmod(places, step.shape[1])

@@ -21,6 +21,8 @@ _QUIET = 2.0  # times the median variance of flat patches: above it there is tex
 _APART = 8  # levels between the darker and the brighter half of the patches
 _ROUNDING = 1 / 12  # variance that whole levels bring along
 _EVERY, _BAND = 32, 18  # rows: of each so many, so many are looked at for what is regular
+_BANDS = 8
+_LINES = 128
 _DETAIL = 64  # levels of a Laplacian, so that a few edges do not outweigh the rest
 _MOST_ALIKE = 0.9999  # correlation
 _HALF = 0.5  # levels: below, it is rounding
@@ -43,41 +45,41 @@ STATISTICS = (
 )
 
 
-def measure(planes: list[Plane], luma: Plane) -> dict[str, float]:
+def measure(pixels: Plane, luma: Plane) -> dict[str, float]:
     """The statistics of this module, those that apply.
 
     Args:
-        planes: Red, green and blue, uint8 [height, width] each.
+        pixels: uint8 [height, width, 3].
         luma: uint8 [height, width].
     """
     if min(luma.shape) < _PATCH:
         return {}
-    values = _lattices(planes)
+    red, green, blue = (pixels[..., channel] for channel in range(3))
+    values = _lattices(red, green)
     rows, columns = _flat_patches(luma)
     if len(rows) < _FEWEST:
         return values
-    return values | _noise(
-        [_patches(plane)[rows, columns] for plane in planes], _patches(luma)[rows, columns]
-    )
+    chosen = [_patches(plane)[rows, columns] for plane in (red, green, blue, luma)]
+    return values | _noise(np.stack([own.transpose(1, 2, 0) for own in chosen], axis=2))
 
 
 def second_difference(levels: npt.NDArray[np.uint8 | np.int16], step: int = 1) -> Signed:
-    """Immerkaer's residual of pixels ``step`` apart, over the last two axes.
+    """Immerkaer's residual of pixels ``step`` apart, over the first two axes.
 
     Args:
-        levels: [..., height, width], within 255 of 0.
+        levels: [height, width, ...], within 255 of 0.
         step: Pixels from the middle to either side.
 
     Returns:
-        int16 [..., height - 2 step, width - 2 step].
+        int16 [height - 2 step, width - 2 step, ...].
     """
     wide = levels.astype(np.int16)
-    rows = wide[..., step:-step, :] * np.int16(-2)
-    rows += wide[..., : -2 * step, :]
-    rows += wide[..., 2 * step :, :]
-    both = rows[..., step:-step] * np.int16(-2)
-    both += rows[..., : -2 * step]
-    both += rows[..., 2 * step :]
+    rows = wide[step:-step] * np.int16(-2)
+    rows += wide[: -2 * step]
+    rows += wide[2 * step :]
+    both = rows[:, step:-step] * np.int16(-2)
+    both += rows[:, : -2 * step]
+    both += rows[:, 2 * step :]
     return both
 
 
@@ -92,10 +94,14 @@ def _flat_patches(luma: Plane) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int
     """Rows and columns of the flattest patches of those that are neither dark nor bright."""
     down, across = luma.shape[0] // _PATCH, luma.shape[1] // _PATCH
     whole = luma[: down * _PATCH, : across * _PATCH].reshape(down, _PATCH, across * _PATCH)
-    sums = whole.sum(axis=1, dtype=np.uint16).reshape(down, across, _PATCH).sum(axis=2, dtype=int)
-    framed = np.pad(sums, 1, mode="edge")
-    steps = [framed[1:-1, :-2], framed[1:-1, 2:], framed[:-2, 1:-1], framed[2:, 1:-1]]
-    rise = np.max([np.abs(step - sums) for step in steps], axis=0)
+    starts = np.arange(0, across * _PATCH, _PATCH)
+    # at most 64 times 255, and sorted in linear time
+    sums = np.add.reduceat(whole.sum(axis=1, dtype=np.int16), starts, axis=1)
+    rise = np.zeros_like(sums)
+    for mine, own in ((rise, sums), (rise.T, sums.T)):
+        step = np.abs(own[1:] - own[:-1])
+        np.maximum(mine[1:], step, out=mine[1:])
+        np.maximum(mine[:-1], step, out=mine[:-1])
     area = _PATCH * _PATCH
     usable = (sums >= _DARKEST * area) & (sums <= _BRIGHTEST * area)
     places = np.flatnonzero(usable)
@@ -104,27 +110,25 @@ def _flat_patches(luma: Plane) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int
     return np.divmod(chosen[:: max(1, -(-len(chosen) // _MOST))], across)
 
 
-def _noise(channels: list[Plane], luma: Plane) -> dict[str, float]:
-    """Noise of flat patches; all are uint8 [patches, 8, 8]."""
-    light = second_difference(luma).astype(np.float64)
-    size = light[0].size
-    power = np.einsum("pij,pij->p", light, light) / size / _GAIN**2
+def _noise(patches: Plane) -> dict[str, float]:
+    """Noise of flat patches, uint8 [8, 8, red and green and blue and luma, patches]."""
+    luma = patches[:, :, 3]
+    residual = second_difference(patches).astype(np.float64)
+    light = residual[:, :, 3]
+    power = np.square(light).sum(axis=(0, 1)) / light[..., 0].size / _GAIN**2
     middle = float(np.median(power))
-    quiet = power <= _QUIET * middle
+    quiet = np.flatnonzero(power <= _QUIET * middle)
     values = {
         "noise_flat": math.sqrt(middle),
-        "noise_slope": _slope(luma.mean(axis=(1, 2), dtype=np.float64), power),
-        "noise_grain": _grain(luma[quiet], light[quiet]),
+        "noise_slope": _slope(luma.mean(axis=(0, 1), dtype=np.float64), power),
+        "noise_grain": _grain(luma[..., quiet], light[..., quiet]),
     }
-    red, green, blue = (
-        second_difference(own[quiet]).astype(np.float64).ravel() for own in channels
-    )
+    colours = residual[:, :, :3].take(quiet, axis=3)
+    sums = np.tensordot(colours, colours, ((0, 1, 3), (0, 1, 3))) / colours[:, :, 0].size
     products = {
-        name: float(np.dot(a, b)) / len(a) / _GAIN**2
-        for name, a, b in (
-            *(("rr", red, red), ("gg", green, green), ("bb", blue, blue)),
-            *(("rg", red, green), ("gb", green, blue), ("rb", red, blue)),
-        )
+        a + b: float(sums[row, column]) / _GAIN**2
+        for row, a in enumerate("rgb")
+        for column, b in enumerate("rgb")
     }
     opposed = products["rr"] + products["bb"] + 2 * products["gg"]
     opposed -= 2 * (products["rg"] + products["gb"])
@@ -154,27 +158,32 @@ def _grain(luma: Plane, near: Float64) -> float:
     return math.log2((far_power + _ROUNDING) / (near_power + _ROUNDING))
 
 
-def _lattices(planes: list[Plane]) -> dict[str, float]:
+def _lattices(red: Plane, green: Plane) -> dict[str, float]:
     """Unlike energies on the 2 x 2 lattice.
 
     An interpolated green pixel is a mean of its neighbours, so that its Laplacian is small, and
     green lies on one checkerboard of every Bayer pattern (Popescu and Farid, 2005, "Exposing
     digital forgeries in color filter array interpolated images"; Gallagher and Chen, 2008).
     """
-    red, green = (banded(plane) for plane in planes[:2])
-    of_green, of_colour = laplacian(green), laplacian(red - green)
+    level = banded(green)
+    colour = banded(red) - level
+    of_green, of_colour = laplacian(level), laplacian(colour)
     return {
         "lattice_green": _unlike(of_green),
         "lattice_colour": _unlike(of_colour),
         "detail_alike": _alike(of_green, of_green + of_colour),
-        "detail_colour": _fineness(red - green, of_colour),
+        "detail_colour": _fineness(colour, of_colour),
     }
 
 
 def _alike(a: Signed, b: Signed) -> float:
     """Fisher's z of the correlation: samples filled in from their own colour differ in detail."""
-    x, y = (np.clip(one, -_DETAIL, _DETAIL).ravel().astype(np.float64) for one in (a, b))
-    product, power = float(np.dot(x, y)), float(np.dot(x, x)) * float(np.dot(y, y))
+    x, y = (np.clip(one, -_DETAIL, _DETAIL).astype(np.float32) for one in (a, b))
+    # whole numbers, of a row below 2**24, and so exact
+    of_both, of_x, of_y = (
+        float(np.vecdot(*pair).sum(dtype=np.float64)) for pair in ((x, y), (x, x), (y, y))
+    )
+    product, power = of_both, of_x * of_y
     if not power:
         return math.nan
     return math.atanh(float(np.clip(product / math.sqrt(power), -_MOST_ALIKE, _MOST_ALIKE)))
@@ -183,20 +192,25 @@ def _alike(a: Signed, b: Signed) -> float:
 def _fineness(colour: Signed, detail: Signed) -> float:
     """Mean bend between neighbours by that between means of two by two pixels."""
     rows, columns = (size // 2 * 2 for size in colour.shape[-2:])
-    even = colour[..., :rows, :columns]
-    half = even[..., ::2, ::2] + even[..., 1::2, ::2] + even[..., ::2, 1::2] + even[..., 1::2, 1::2]
-    near = int(np.abs(detail).sum(dtype=np.int64)) / detail.size
-    far = int(np.abs(laplacian(half)).sum(dtype=np.int64)) / half[..., 1:-1, 1:-1].size / 4
+    two = colour[..., :rows:2, :columns] + colour[..., 1:rows:2, :columns]
+    bend = laplacian(two[..., ::2] + two[..., 1::2])
+    near = int(np.abs(detail).sum(dtype=np.uint32)) / detail.size
+    far = int(np.abs(bend).sum(dtype=np.uint32)) / bend.size / 4
     return math.log2((near + _HALF) / (far + _HALF))
 
 
 def banded(plane: Plane) -> Signed:
-    """Half of the rows, 18 of every 32, int16 [bands, rows, width]: enough for what is regular."""
-    height, width = plane.shape
+    """At most 8 times 18 rows, evenly taken, int16 [bands, rows, width]: enough for the regular."""
+    height = len(plane)
     if height < _EVERY:
         return plane.astype(np.int16)[None]
-    whole = plane[: height // _EVERY * _EVERY].reshape(-1, _EVERY, width)
-    return whole[:, :_BAND].astype(np.int16)
+    starts = range(0, height - _EVERY + 1, -(-(height // _EVERY) // _BANDS) * _EVERY)
+    return np.stack([plane[start : start + _BAND] for start in starts]).astype(np.int16)
+
+
+def thinned(size: int) -> slice:
+    """At most 128 lines of ``size``, by an odd step, so that no grid of pixels is in step."""
+    return slice(None, None, -(-size // _LINES) | 1)
 
 
 def laplacian(levels: Signed) -> Signed:
@@ -211,12 +225,11 @@ def laplacian(levels: Signed) -> Signed:
 
 def _unlike(residual: Signed) -> float:
     """How unlike the energies of the two checkerboards are; 0 for alike."""
-    size = np.minimum(np.abs(residual), np.int16(_CAP))
-    size = size[..., : size.shape[-2] // 2 * 2, : size.shape[-1] // 2 * 2]
-    # at most 16 rows of at most 32 in a band
-    (a, b), (c, d) = (
-        (int(own[..., 0::2].sum()), int(own[..., 1::2].sum()))
-        for own in (size[..., row::2, :].sum(axis=-2, dtype=np.int16) for row in (0, 1))
-    )
+    rows, columns = (size // 2 * 2 for size in residual.shape[-2:])
+    size = np.abs(residual[..., :rows, :columns])
+    np.minimum(size, np.int16(_CAP), out=size)
+    # at most 64 pairs of rows, so that sums stay below 2**15
+    sums = size.reshape(-1, 2, columns).sum(axis=0, dtype=np.int16)
+    (a, b), (c, d) = (own.reshape(-1, 2).sum(axis=0, dtype=np.int64).tolist() for own in sums)
     floor = size.size / 8  # half a level each: below, it is rounding
     return abs(math.log2((a + d + floor) / (b + c + floor)))
