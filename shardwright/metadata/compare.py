@@ -1,8 +1,9 @@
 """What changed between two curations, why, and what step of the version that is.
 
-Records are matched by their id, which is a hash of source and path: a curation of another source
-has no record in common. Both curations stand in one DuckDB, under the schemas ``a`` and ``b``;
-nothing is held in memory but counts, and what does not fit into DuckDB's memory spills.
+Records are matched by their id, which is a hash of source and path; those that only one of the two
+has are matched by their content, and have moved. Both curations stand in one DuckDB, under the
+schemas ``a`` and ``b``; nothing is held in memory but counts, and what does not fit into DuckDB's
+memory spills.
 """
 
 import json
@@ -50,9 +51,9 @@ class Group:
     """Inputs to which the same happened.
 
     Attributes:
-        kind: ``added``, ``removed`` (in B there is no such input), ``content``, ``columns`` (of a
-            kept record), ``decision``, ``split``, ``shard`` (split alike), ``position`` (shard
-            alike).
+        kind: ``added``, ``removed`` (in B there is no such input), ``moved`` (in B it has another
+            path or source), ``content``, ``columns`` (of a kept record), ``decision``, ``split``,
+            ``shard`` (split alike), ``position`` (shard alike).
         inputs: How many.
         example: Path of the first of them.
     """
@@ -220,7 +221,7 @@ def _data(groups: tuple[Group, ...]) -> Iterator[Difference]:
     changed = {
         group.kind: group.inputs
         for group in groups
-        if group.kind in ("added", "removed", "content")
+        if group.kind in ("added", "removed", "moved", "content")
     }
     if changed:
         yield Difference("ingest", "data", "inputs", None, changed)
@@ -251,16 +252,18 @@ def _step(
     removed: list[str],
 ) -> tuple[str, str]:
     """The step of the version, and why: the greatest of what was found."""
-    lost, changed, gained = connection.execute(
+    lost, moved, changed, gained = connection.execute(
         "SELECT count(*) FILTER (a_decision = 'kept' AND b_decision IS DISTINCT FROM 'kept'), "
-        "count(*) FILTER (a_decision = 'kept' AND b_decision = 'kept' "
+        "count(*) FILTER (a_decision = 'kept' AND b_decision = 'kept' AND is_moved), "
+        "count(*) FILTER (a_decision = 'kept' AND b_decision = 'kept' AND NOT is_moved "
         "AND (is_rewritten OR is_columns OR is_split)), "
         "count(*) FILTER (b_decision = 'kept' AND a_decision IS DISTINCT FROM 'kept') "
         "FROM differing"
     ).fetchall()[0]
-    if lost or changed or removed:
+    if lost or moved or changed or removed:
         parts = [
             f"{lost} kept records went" if lost else "",
+            f"{moved} kept records moved" if moved else "",
             f"{changed} kept records changed" if changed else "",
             f"columns went or changed their type: {', '.join(removed)}" if removed else "",
         ]
@@ -293,18 +296,20 @@ def _changes(connection: duckdb.DuckDBPyConnection) -> Iterator[dict[str, Any]]:
     kinds = ", ".join(f"is_{kind}" for kind in KINDS)
     states = ", ".join(f"{side}_{name}" for side in "ab" for name in STATE)
     connection.execute(
-        f"SELECT record_id, source, path, columns, {kinds}, {states} FROM differing "
-        "ORDER BY record_id"
+        f"SELECT record_id, source, path, was, was_source, was_path, columns, {kinds}, {states} "
+        "FROM differing ORDER BY record_id"
     )
     while rows := connection.fetchmany(1024):
-        for record_id, source, path, columns, *rest in rows:
+        for record_id, source, path, was, was_source, was_path, columns, *rest in rows:
             happened = [kind for kind, holds in zip(KINDS, rest, strict=False) if holds]
             had, has = rest[len(KINDS) :][: len(STATE)], rest[-len(STATE) :]
+            before = {"record_id": was, "source": was_source, "path": was_path}
             yield {
                 "record_id": record_id,
                 "source": source,
                 "path": path,
                 "kinds": happened,
+                **({"moved_from": before} if was is not None else {}),
                 **({"columns": columns} if columns else {}),
                 "a": None if "added" in happened else _state(had),
                 "b": None if "removed" in happened else _state(has),

@@ -1,4 +1,9 @@
-"""Every input to which something happened between two curations, as one table of a DuckDB."""
+"""Every input to which something happened between two curations, as one table of a DuckDB.
+
+An input that only A saw and one that only B saw, with the same content, are one that moved: to
+another path, or to a source of another name. Of several with one content the first by their ids
+are taken for each other.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +52,19 @@ _INPUTS = (
     FROM {side}.rejects ANTI JOIN {side}.records USING (source, path) GROUP BY source, path""",
     "DROP TABLE {side}.written",
 )
+# What moved: its id and name in A, by its id in B.
+_MOVED = """CREATE TABLE moved AS
+WITH gone AS (
+  SELECT id, content, row_number() OVER (PARTITION BY content ORDER BY id) AS place
+  FROM a.inputs ANTI JOIN b.inputs USING (id) WHERE content IS NOT NULL
+), come AS (
+  SELECT id, content, row_number() OVER (PARTITION BY content ORDER BY id) AS place
+  FROM b.inputs ANTI JOIN a.inputs USING (id) WHERE content IS NOT NULL
+), pairs AS (
+  SELECT come.id AS id, gone.id AS was FROM gone JOIN come USING (content, place)
+)
+SELECT pairs.id, pairs.was, r.source, r.path
+FROM pairs JOIN a.records AS r ON r.record_id::UUID = pairs.was"""
 # Source and path of what was seen, by id.
 _NAMES = """
 SELECT record_id::UUID AS id, source, path FROM {side}.records
@@ -59,6 +77,7 @@ STATE = ("decision", "stage", "reason", "content_sha256", "split", "shard", "pos
 KINDS = {
     "added": "a.id IS NULL",
     "removed": "b.id IS NULL",
+    "moved": "a.was IS NOT NULL",
     "content": "coalesce(a.content <> b.content OR a.curated <> b.curated, false)",
     "columns": "altered.id IS NOT NULL",
     "decision": "a.id IS NOT NULL AND b.id IS NOT NULL "
@@ -86,6 +105,7 @@ def joined(a: Layout, b: Layout) -> Iterator[duckdb.DuckDBPyConnection]:
             for side in "ab":
                 for statement in _INPUTS:
                     connection.execute(statement.format(side=side))
+            connection.execute(_MOVED)
             connection.execute(f"CREATE TABLE altered AS {_altered(a, b)}")
             connection.execute(f"CREATE TABLE unnamed AS {_unnamed()}")
             connection.execute(f"CREATE TABLE differing AS {_differing()}")
@@ -129,7 +149,8 @@ def _unnamed() -> str:
     return (
         "SELECT coalesce(b.id, a.id) AS id, coalesce(altered.columns, []) AS columns, "
         f"a.curated <> b.curated AS is_rewritten, {kinds}, {states} "
-        "FROM a.inputs AS a FULL JOIN b.inputs AS b ON a.id = b.id "
+        "FROM (SELECT i.* REPLACE (coalesce(m.id, i.id) AS id), m.was FROM a.inputs AS i "
+        "LEFT JOIN moved AS m ON m.was = i.id) AS a FULL JOIN b.inputs AS b ON a.id = b.id "
         "LEFT JOIN altered ON altered.id = a.id "
         f"WHERE {' OR '.join(f'is_{kind}' for kind in KINDS)}"
     )
@@ -140,13 +161,15 @@ def _held(name: str) -> str:
 
 
 def _differing() -> str:
-    """The same with source and path; where both have them they are the same."""
+    """The same with source and path, of what moved also those of before."""
     hashes = ", ".join(
         f"lower(hex({side}_content_sha256)) AS {side}_content_sha256" for side in "ab"
     )
     return (
         "SELECT replace(id::VARCHAR, '-', '') AS record_id, n.source, n.path, "
+        "replace(m.was::VARCHAR, '-', '') AS was, m.source AS was_source, m.path AS was_path, "
         f"u.* EXCLUDE (id) REPLACE ({hashes}) FROM unnamed AS u JOIN "
         f"(SELECT DISTINCT ON (id) * FROM ({_NAMES.format(side='a')} UNION ALL "
-        f"{_NAMES.format(side='b')}) SEMI JOIN unnamed USING (id)) AS n USING (id)"
+        f"{_NAMES.format(side='b')}) SEMI JOIN unnamed USING (id)) AS n USING (id) "
+        "LEFT JOIN moved AS m USING (id)"
     )

@@ -15,6 +15,7 @@ from shardwright.service.text import number, shown
 _HAPPENED = {
     "added": "only in B",
     "removed": "only in A",
+    "moved": "other path or source",
     "content": "other content",
     "columns": "other values in columns",
     "decision": "other decision",

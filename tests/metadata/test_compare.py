@@ -64,6 +64,14 @@ def set_to(**values: object) -> Callable[[list[Row]], object]:
     return lambda rows: row_of(rows, KEPT).update(values)
 
 
+MOVED = "new/name.py"
+
+
+def renamed(**values: object) -> Callable[[list[Row]], object]:
+    """The record has another id, and what else is said."""
+    return set_to(record_id=record_id("sample", MOVED), **values)
+
+
 def more(path: str, **values: object) -> Callable[[list[Row]], object]:
     """Another record, like the first one."""
     return lambda rows: rows.append(
@@ -128,6 +136,27 @@ CASES: dict[str, tuple[Changes, dict[str, int], str]] = {
         {"decision": 1},
         "changed",
     ),
+    "moved": (
+        [(table, renamed(path=MOVED)) for table in ("records", "curated")]
+        + [(table, renamed()) for table in ("decisions", "shards")],
+        {"moved": 1},
+        "changed",
+    ),
+    "moved, and dropped what was kept": (
+        [
+            ("records", renamed(path=MOVED)),
+            ("decisions", lambda rows: (set_to(**DROPPED)(rows), renamed()(rows))),
+            *UNKEPT,
+        ],
+        {"moved": 1, "decision": 1},
+        "changed",
+    ),
+    "moved and another content": (
+        [(table, renamed(path=MOVED, content_sha256="0" * 64)) for table in ("records", "curated")]
+        + [(table, renamed()) for table in ("decisions", "shards")],
+        {"added": 1, "removed": 1},
+        "changed",
+    ),
     "content": (
         [(table, set_to(content_sha256="0" * 64)) for table in ("records", "curated")],
         {"content": 1},
@@ -173,8 +202,38 @@ def test_each_change_alone(code: Layout, copied: Copied, name: str) -> None:
     assert counts(back) == {turned.get(kind, kind): count for kind, count in expected.items()}
     if step in ("same", "packaging", "changed") and name != "kept one less":
         assert back.step == step or (name.endswith("was kept") and back.step == "additive")
+    if name == "moved":
+        assert found.because == "1 kept records moved"
     if name == "columns":
         assert found.columns == {"attributes": 1, "license": 1}
+
+
+def test_of_equal_contents_as_many_moved_as_there_are_on_both_sides(
+    code: Layout, copied: Copied, tmp_path: Path
+) -> None:
+    """Three of one content become two others of it: two moved, and one went."""
+    first, other = Layout(Path(shutil.copytree(code.root, tmp_path / "first"))), copied("code")
+    for layout, names in ((first, ("x1", "x2", "x3")), (other, ("y1", "y2"))):
+        for name in names:
+            rewrite(layout, "records", more(name))
+            rewrite(layout, "decisions", narrow(name, **DROPPED))
+    found = compare(first.root, other.root)
+    assert counts(found) == {"removed": 1, "moved": 2}
+    assert found.step == "packaging"
+    out = io.StringIO()
+    write_json(first.root, other.root, out)
+    changes = json.loads(out.getvalue())["changes"]
+    pairs = {one["path"]: one["moved_from"] for one in changes if one["kinds"] == ["moved"]}
+    # the first ids of each side for each other, the last one of the larger side alone
+    was, now = (
+        sorted((record_id("sample", n), n) for n in names)
+        for names in (("x1", "x2", "x3"), ("y1", "y2"))
+    )
+    assert pairs == {
+        name: {"record_id": before, "source": "sample", "path": path}
+        for (_, name), (before, path) in zip(now, was, strict=False)
+    }
+    assert [one["path"] for one in changes if one["kinds"] == ["removed"]] == [was[-1][1]]
 
 
 def test_another_column_is_additive_and_one_less_is_not(code: Layout, copied: Copied) -> None:

@@ -36,11 +36,12 @@ def test_other_files_and_another_fraction(root: Path) -> None:
     paths = sorted(path for path in other.rglob("*") if path.is_file())
     paths[3].write_text(paths[3].read_text() + "\nlast = 1\n")
     paths[5].unlink()
+    paths[7].rename(other / "moved.py")
     (other / "added.py").write_text("def added():\n    return 'no other file has this'\n" * 3)
     run("code", other, root / "b", "clusters.k=5", "prune.fraction=0.5", "name=sources")
     found = compare(root / "a", root / "b")
     counts = {group.kind: group.inputs for group in found.groups}
-    assert (counts["added"], counts["removed"], counts["content"]) == (1, 1, 1)
+    assert [counts[kind] for kind in ("added", "removed", "moved", "content")] == [1] * 4
     assert found.step == "changed"
     pruned = [one for one in found.transitions if one.after[:2] == ("dropped", "prune")]
     assert sum(one.inputs for one in pruned) > 5
