@@ -55,6 +55,12 @@ _MIXES = {
     "device_make": "Makers of the cameras",
     "format": "Encodings of the images",
 }
+# Tables of ``heterogeneity``, empty where there was not enough, and what they answer.
+_OF_DEVICES = {
+    "device_shift": "Whether the images of different devices differ",
+    "device_transfer": "Whether what is learnt on one device holds on others",
+    "device_leakage": "Whether the device tells the label",
+}
 _FINDINGS = {
     "secrets": "secrets (keys, tokens of services, passwords)",
     "personal_data": "personal data (e-mail addresses, public IP addresses, phone numbers)",
@@ -196,39 +202,71 @@ def _side_effects(layout: Layout, connection: duckdb.DuckDBPyConnection) -> Iter
 
 
 def _devices(layout: Layout, connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
-    """What the stage ``heterogeneity`` found: sizes of groups, shift, and leakage to labels."""
-    if layout.manifest("device_groups") is not None:
-        rows = connection.execute(
-            'SELECT "group", records FROM device_groups ORDER BY records DESC, "group"'
-        ).fetchall()
-        if rows:
-            total = sum(count for _, count in rows)
+    """What ``heterogeneity`` found: sizes of groups, shift and its stages, transfer, leakage."""
+    if layout.manifest("device_groups") is None:
+        return
+    rows = connection.execute(
+        'SELECT "group", records FROM device_groups ORDER BY records DESC, "group"'
+    ).fetchall()
+    if rows:
+        groups = sum(1 for name, _ in rows if name is not None)
+        yield (
+            f"The images come from {groups} groups of devices; by size: "
+            f"{_named(rows[:_LISTED], sum(count for _, count in rows))}."
+        )
+    for space, measure, matched, pairs, apart, effect, largest in connection.execute(
+        "SELECT space, measure, matched, count(*), count(*) FILTER (p_adjusted < 0.05), "
+        "max(effect_size) FILTER (p_adjusted < 0.05), "
+        "arg_max(group_a || ' and ' || group_b, effect_size) FILTER (p_adjusted < 0.05) "
+        "FROM device_shift GROUP BY ALL ORDER BY ALL"
+    ).fetchall():
+        where = f"in {space} by {measure}{' on matched content' if matched else ''}"
+        if apart:
             yield (
-                f"The images come from {len(rows)} groups of devices; the largest: "
-                f"{_named(rows[:_LISTED], total)}."
+                f"{apart} of {pairs} pairs of device groups lie apart {where} (adjusted "
+                f"p < 0.05), {largest} most (effect size {effect:.3g})."
             )
-    if layout.manifest("device_shift") is not None:
-        rows = connection.execute(
-            "SELECT space, measure, matched, count(*), count(*) FILTER (p_adjusted < 0.05), "
-            "max(effect_size), arg_max(group_a || ' and ' || group_b, effect_size) "
-            "FROM device_shift GROUP BY ALL ORDER BY ALL"
-        ).fetchall()
-        for space, measure, matched, pairs, apart, effect, largest in rows:
-            if apart:
-                yield (
-                    f"{apart} of {pairs} pairs of device groups lie apart in {space} by {measure}"
-                    f"{' on matched content' if matched else ''} (adjusted p < 0.05), {largest} "
-                    f"most (effect size {effect:.3g})."
-                )
-    if layout.manifest("device_leakage") is not None:
-        for information, chance, accuracy, baseline, p_value in connection.execute(
-            "SELECT information, null_information, accuracy, baseline, p_value FROM device_leakage"
-        ).fetchall():
-            yield (
-                f"Device and label share information {information:.3g} (by chance {chance:.3g}, "
-                f"p = {p_value:.3g}): the device alone tells {accuracy:.1%} of the labels, the "
-                f"commonest label {baseline:.1%}."
-            )
+        else:
+            yield f"Of {pairs} pairs of device groups none lies apart {where} (adjusted p < 0.05)."
+    stages = connection.execute(
+        "SELECT stage, count(*) FROM device_attribution WHERE rank = 1 GROUP BY stage "
+        "ORDER BY count(*) DESC, stage"
+    ).fetchall()
+    if stages:
+        told = ", ".join(f"{stage} ({count})" for stage, count in stages)
+        yield f"What tells two groups apart goes most with, by pairs of groups: {told}."
+    for own, other, worst, least in connection.execute(
+        "SELECT avg(accuracy) FILTER (train_group = test_group), "
+        "avg(accuracy) FILTER (train_group IS NULL), "
+        "arg_min(test_group, accuracy) FILTER (train_group IS NULL), "
+        "min(accuracy) FILTER (train_group IS NULL) FROM device_transfer HAVING count(*) > 0"
+    ).fetchall():
+        yield (
+            f"A probe tells {own:.1%} of the labels of the device group that it learnt on, and "
+            f"{other:.1%} of a group that was left out, {worst} least ({least:.1%})."
+        )
+    for information, chance, accuracy, baseline, p_value in connection.execute(
+        "SELECT information, null_information, accuracy, baseline, p_value FROM device_leakage"
+    ).fetchall():
+        yield (
+            f"Device and label share information {information:.3g} (by chance {chance:.3g}, "
+            f"p = {p_value:.3g}): the device alone tells {accuracy:.1%} of the labels, the "
+            f"commonest label {baseline:.1%}."
+        )
+
+
+def _devices_unknown(layout: Layout) -> Iterator[str]:
+    """What of the devices behind the images nobody measured."""
+    if layout.manifest("device_groups") is None:
+        yield (
+            "Whether the images of different devices differ, and what that does to a model, was "
+            "not measured."
+        )
+        return
+    for table, what in _OF_DEVICES.items():
+        found = layout.manifest(table)
+        if found is None or not found.rows:
+            yield f"{what} was not measured: images, labels or vectors were too few."
 
 
 def _limitations(layout: Layout, connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
@@ -259,6 +297,8 @@ def _limitations(layout: Layout, connection: duckdb.DuckDBPyConnection) -> Itera
         yield f"Contamination was sought from these benchmarks alone: {names}."
     else:
         yield "The records were compared with no benchmark: items of test sets may be among them."
+    if "image" in layout.need("records", "ingest").schema.names:
+        yield from _devices_unknown(layout)
     for column in ("language", "license", "label"):
         if column in kept.schema.names and kept.rows:
             none = connection.execute(

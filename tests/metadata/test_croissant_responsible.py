@@ -151,68 +151,107 @@ def decisions_rows(layout: Layout) -> list[dict[str, Any]]:
     return rows
 
 
+GROUPS = [("Acme", 60), ("Other", 25), (None, 15)]
+PAIR: dict[str, Any] = dict.fromkeys(schemas.DEVICE_SHIFT.names) | {
+    "group_a": "Acme",
+    "group_b": "Other",
+    "n_a": 60,
+    "n_b": 25,
+    "space": "embedding",
+    "matched": True,
+    "measure": "mmd",
+    "value": 0.5,
+    "effect_size": 0.25,
+    "null_mean": 0.1,
+    "p_value": 0.001,
+    "p_adjusted": 0.002,
+}
+LEAK = {
+    "information": 0.4,
+    "null_information": 0.1,
+    "accuracy": 0.8,
+    "baseline": 0.5,
+    "null_accuracy": 0.52,
+    "p_value": 0.01,
+    "rows": 100,
+    "groups": 2,
+    "labels": 2,
+}
+
+
+def devices(layout: Layout, **tables: list[dict[str, Any]]) -> None:
+    """Writes what ``heterogeneity`` would; tables that are not given are empty."""
+    groups = [
+        {"group": name, "records": n, "enough": True, "compared": name is not None}
+        for name, n in GROUPS
+    ]
+    for name, schema, rows in (
+        ("device_groups", schemas.DEVICE_GROUPS, groups),
+        ("device_shift", schemas.DEVICE_SHIFT, tables.get("shift", [])),
+        ("device_attribution", schemas.DEVICE_ATTRIBUTION, tables.get("attribution", [])),
+        ("device_transfer", schemas.DEVICE_TRANSFER, tables.get("transfer", [])),
+        ("device_leakage", schemas.DEVICE_LEAKAGE, tables.get("leakage", [])),
+    ):
+        write_table(layout, name, schema, [("0", rows)], origin("heterogeneity"))
+
+
+SIZES = (
+    "The images come from 2 groups of devices; by size: Acme 60.0%, Other 25.0%, none stated 15.0%."
+)
+
+
 def test_devices_that_the_stage_compared(copied: Callable[[str], Layout]) -> None:
     layout = copied("image")
-    assert "device" not in " ".join(told(layout, "image")["rai:dataBiases"]).lower()
-    groups = [("Acme", 75), ("Other", 25)]
-    write_table(
+    # of the pairs that lie apart the farthest, and not one that lies farther by chance
+    chance = PAIR | {"group_b": "Third", "effect_size": 0.9, "p_adjusted": 0.5}
+    named = {"group_a": "Acme", "group_b": "Other"}
+    stages = [("tone", 1, 0.7), ("noise", 2, 0.3)]
+    probes = [("Acme", "Acme", 0.9), ("Other", "Other", 0.8), ("Acme", "Other", 0.1)]
+    probes += [(None, "Acme", 0.7), (None, "Other", 0.4)]
+    devices(
         layout,
-        "device_groups",
-        schemas.DEVICE_GROUPS,
-        [
-            (
-                "0",
-                [
-                    {"group": name, "records": n, "enough": True, "compared": True}
-                    for name, n in groups
-                ],
-            )
+        shift=[PAIR, chance, PAIR | {"measure": "frechet", "p_adjusted": 0.5}],
+        attribution=[named | {"stage": s, "rank": r, "share": x} for s, r, x in stages],
+        transfer=[
+            {"train_group": learnt, "test_group": tested, "accuracy": right, "n": 20}
+            for learnt, tested, right in probes
         ],
-        origin("heterogeneity"),
+        leakage=[LEAK],
     )
-    shift = dict.fromkeys(schemas.DEVICE_SHIFT.names) | {
-        "group_a": "Acme",
-        "group_b": "Other",
-        "n_a": 75,
-        "n_b": 25,
-        "space": "embedding",
-        "matched": True,
-        "measure": "mmd",
-        "value": 0.5,
-        "effect_size": 0.25,
-        "null_mean": 0.1,
-        "p_value": 0.001,
-        "p_adjusted": 0.002,
-    }
-    even = shift | {"measure": "frechet", "p_adjusted": 0.5}
-    write_table(
-        layout,
-        "device_shift",
-        schemas.DEVICE_SHIFT,
-        [("0", [shift, even])],
-        origin("heterogeneity"),
-    )
-    leak = {
-        "information": 0.4,
-        "null_information": 0.1,
-        "accuracy": 0.8,
-        "baseline": 0.5,
-        "null_accuracy": 0.52,
-        "p_value": 0.01,
-        "rows": 100,
-        "groups": 2,
-        "labels": 2,
-    }
-    write_table(
-        layout, "device_leakage", schemas.DEVICE_LEAKAGE, [("0", [leak])], origin("heterogeneity")
-    )
-    assert told(layout, "image")["rai:dataBiases"][-3:] == [
-        "The images come from 2 groups of devices; the largest: Acme 75.0%, Other 25.0%.",
-        "1 of 1 pairs of device groups lie apart in embedding by mmd on matched content (adjusted "
+    found = told(layout, "image")
+    assert found["rai:dataBiases"][-6:] == [
+        SIZES,
+        "Of 1 pairs of device groups none lies apart in embedding by frechet on matched content "
+        "(adjusted p < 0.05).",
+        "1 of 2 pairs of device groups lie apart in embedding by mmd on matched content (adjusted "
         "p < 0.05), Acme and Other most (effect size 0.25).",
+        "What tells two groups apart goes most with, by pairs of groups: tone (1).",
+        "A probe tells 85.0% of the labels of the device group that it learnt on, and 55.0% of a "
+        "group that was left out, Other least (40.0%).",
         "Device and label share information 0.4 (by chance 0.1, p = 0.01): the device alone tells "
         "80.0% of the labels, the commonest label 50.0%.",
     ]
+    assert "not measured" not in " ".join(found["rai:dataLimitations"])
+
+
+def test_devices_that_nobody_compared(copied: Callable[[str], Layout], code: Layout) -> None:
+    layout = copied("image")
+    found = told(layout, "image")
+    assert "device" not in " ".join(found["rai:dataBiases"]).lower()
+    assert found["rai:dataLimitations"][1] == (
+        "Whether the images of different devices differ, and what that does to a model, was not "
+        "measured."
+    )
+    devices(layout)
+    found = told(layout, "image")
+    assert found["rai:dataBiases"][-1] == SIZES
+    unknown = [text for text in found["rai:dataLimitations"] if "not measured" in text]
+    assert [text.partition(" was not measured: images, labels")[0] for text in unknown] == [
+        "Whether the images of different devices differ",
+        "Whether what is learnt on one device holds on others",
+        "Whether the device tells the label",
+    ]
+    assert "device" not in " ".join(told(code)["rai:dataLimitations"])
 
 
 def test_limits_name_what_was_approximate_or_left_out(copied: Callable[[str], Layout]) -> None:
