@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 from scipy.stats import kstest
+from threadpoolctl import threadpool_limits
 
 from shardwright.quality.heterogeneity.frechet import frechet, frechet_distance
 from shardwright.quality.heterogeneity.permutation import deals, p_value, pool
@@ -25,6 +26,15 @@ def test_it_is_the_formula():
     x, y = samples(1, shift=0.5)
     assert frechet_distance(x, y) == pytest.approx(formula(x, y), rel=1e-7)
     assert frechet(x, y, permutations=1).value == frechet_distance(x, y)
+
+
+def test_threads_change_no_bit():
+    x, y = np.random.default_rng(333).standard_normal((2, 333, 77))
+    found = []
+    for threads in (1, 2, 3):
+        with threadpool_limits(threads, user_api="blas"):
+            found.append((frechet(x, y, permutations=9), frechet_distance(x, y)))
+    assert found[0] == found[1] == found[2]
 
 
 def test_known_gaussians():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy.stats import kstest, wasserstein_distance
+from threadpoolctl import threadpool_limits
 
 from shardwright.quality.heterogeneity.permutation import deals, p_value, pool
 from shardwright.quality.heterogeneity.wasserstein import _pieces, sliced_wasserstein
@@ -28,6 +29,15 @@ def sliced(x, y, order, axes):
 def directions(count, d, seed):
     axes = np.random.default_rng([seed, 1]).normal(size=(count, d))
     return axes / np.linalg.norm(axes, axis=1, keepdims=True)
+
+
+def test_threads_change_no_bit():
+    x, y = samples(500, 500, 500, d=130, shift=0.05)
+    found = []
+    for threads in (1, 2, 3):
+        with threadpool_limits(threads, user_api="blas"):
+            found.append(sliced_wasserstein(x, y, permutations=29))
+    assert found[0] == found[1] == found[2]
 
 
 @pytest.mark.parametrize(("n", "m"), [(2, 2), (7, 5), (12, 18), (30, 30), (2, 31)])

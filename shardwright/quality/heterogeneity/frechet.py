@@ -9,6 +9,8 @@ often many times the signal, so it is worth nothing by itself: it is refused for
 size and is given with what it is when labels are dealt anew at the same n.
 """
 
+from itertools import chain
+
 import numpy as np
 import numpy.typing as npt
 
@@ -51,9 +53,9 @@ def frechet(
     _check_sizes(len(np.asarray(x)), len(np.asarray(y)))
     both = pool(x, y, strata)
     rows = both.rows - both.rows.mean(axis=0)
-    value = _distance(rows[both.first], rows[~both.first])
-    dealt = (z for block in deals(both.first, both.cells, permutations, seed) for z in block)
-    null = np.array(in_threads(lambda z: _distance(rows[z], rows[~z]), dealt))
+    dealt = chain([both.first], *deals(both.first, both.cells, permutations, seed))
+    value, *found = in_threads(lambda z: _distance(rows[z], rows[~z]), dealt)
+    null = np.array(found)
     within = [rows[side].var(axis=0, ddof=1).sum() for side in (both.first, ~both.first)]
     spread = float(np.mean(within))
     effect = (value - float(null.mean())) / spread if spread > 0 else 0.0
@@ -69,7 +71,8 @@ def frechet_distance(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
     _check_sizes(len(np.asarray(x)), len(np.asarray(y)))
     both = pool(x, y)
     rows = both.rows - both.rows.mean(axis=0)
-    return _distance(rows[both.first], rows[~both.first])
+    (value,) = in_threads(lambda z: _distance(rows[z], rows[~z]), [both.first])
+    return value
 
 
 def _check_sizes(n: int, m: int) -> None:

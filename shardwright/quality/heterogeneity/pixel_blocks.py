@@ -129,7 +129,8 @@ def _bends(levels: Plane) -> Signed:
     bend -= wide[:-3]
     np.abs(bend, out=bend)
     np.minimum(bend, np.int16(_CAP), out=bend)
-    return bend.sum(axis=1, dtype=np.int16)
+    sums: Signed = bend.sum(axis=1, dtype=np.int16)
+    return sums
 
 
 def _coefficients(luma: Plane) -> npt.NDArray[np.int64] | None:

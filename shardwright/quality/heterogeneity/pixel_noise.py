@@ -205,7 +205,8 @@ def banded(plane: Plane) -> Signed:
     if height < _EVERY:
         return plane.astype(np.int16)[None]
     starts = range(0, height - _EVERY + 1, -(-(height // _EVERY) // _BANDS) * _EVERY)
-    return np.stack([plane[start : start + _BAND] for start in starts]).astype(np.int16)
+    bands: Signed = np.stack([plane[start : start + _BAND] for start in starts]).astype(np.int16)
+    return bands
 
 
 def thinned(size: int) -> slice:

@@ -11,6 +11,7 @@ n + m - 1 pieces, which are the same for every direction and every deal: unequal
 approximation.
 """
 
+from itertools import chain
 from typing import TypeAlias
 
 import numpy as np
@@ -23,6 +24,7 @@ from shardwright.quality.heterogeneity.permutation import (
     Strata,
     check_permutations,
     deals,
+    in_threads,
     outcome,
     pool,
 )
@@ -65,17 +67,14 @@ def sliced_wasserstein(
     both = pool(x, y, strata)
     axes = np.random.default_rng([seed, 1]).normal(size=(directions, both.rows.shape[1]))
     axes /= np.linalg.norm(axes, axis=1, keepdims=True)
-    lines = (both.rows - both.rows.mean(axis=0)) @ axes.T
+    centred = both.rows - both.rows.mean(axis=0)
+    (lines,) = in_threads(lambda those: centred @ those.T, [axes])
     sequence = np.argsort(lines, axis=0, kind="stable")
     ranked = np.take_along_axis(lines, sequence, axis=0)
     pieces = _pieces(*both.counts)
-    value = float(_distances(both.first[None], sequence, ranked, pieces, order)[0])
-    null = np.concatenate(
-        [
-            _distances(labels, sequence, ranked, pieces, order)
-            for labels in deals(both.first, both.cells, permutations, seed)
-        ]
-    )
+    dealt = chain([both.first[None]], deals(both.first, both.cells, permutations, seed))
+    own, *found = in_threads(lambda z: _distances(z, sequence, ranked, pieces, order), dealt)
+    value, null = float(own[0]), np.concatenate(found)
     within = [lines[side].var(axis=0, ddof=1).mean() for side in (both.first, ~both.first)]
     spread = float(np.sqrt(np.mean(within)))
     effect = (value - float(null.mean())) / spread if spread > 0 else 0.0
