@@ -1,6 +1,10 @@
 """Encoded images to RGB pixels, whatever mode the file is in."""
 
 import io
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +13,52 @@ from PIL import Image
 from shardwright.errors import DataError
 
 _WHITE = (255, 255, 255, 255)
+
+
+class _Silence:
+    """A context without warnings, for threads that enter and leave it as they like.
+
+    Filters are the process's: the first to enter puts them away, and the last to leave brings them
+    back. ``warnings.catch_warnings`` of each would bring back what another has put there.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._kept = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._kept = warnings.catch_warnings()
+                self._kept.__enter__()
+                warnings.simplefilter("ignore")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._kept.__exit__(None, None, None)
+
+
+SILENCE = _Silence()
+"""Where pictures are opened and decoded: Pillow warns of damage that does not stop it."""
+
+
+@contextmanager
+def opened(data: bytes) -> Iterator[Image.Image]:
+    """Opens an image; what Pillow raises in here, in any of its ways, becomes a ``DataError``.
+
+    It warns of nothing: what it can read all the same is good enough.
+    """
+    try:
+        with SILENCE, Image.open(io.BytesIO(data)) as image:
+            yield image
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # on broken bytes Pillow's decoders raise nearly anything
+        raise DataError(f"the image does not decode: {error}") from error
 
 
 def decode_rgb(data: bytes, draft: int | None = None) -> Image.Image:
@@ -27,15 +77,10 @@ def decode_rgb(data: bytes, draft: int | None = None) -> Image.Image:
         DataError: the bytes are no image that Pillow can decode, or one so large that Pillow
             takes it for a decompression bomb.
     """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            if draft is not None:
-                image.draft(None, (draft, draft))
-            return _rgb(image)
-    except MemoryError:
-        raise
-    except Exception as error:  # on broken bytes Pillow's decoders raise nearly anything
-        raise DataError(f"the image does not decode: {error}") from error
+    with opened(data) as image:
+        if draft is not None:
+            image.draft(None, (draft, draft))
+        return _rgb(image)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

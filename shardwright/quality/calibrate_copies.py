@@ -76,9 +76,9 @@ def extent(modality: str, content: bytes) -> int:
     """What the method ``length`` measures: bytes of a text, pixels of a picture."""
     if modality == "code":
         return len(content)
-    from PIL import Image
+    from shardwright.embeddings.pixels import opened
 
-    with Image.open(io.BytesIO(content)) as image:
+    with opened(content) as image:
         return image.width * image.height
 
 

@@ -131,12 +131,16 @@ def measure_image(names: Sequence[str], data: bytes) -> dict[str, Value]:
     if outer:
         from PIL import Image
 
+        from shardwright.embeddings.pixels import SILENCE
         from shardwright.quality.images import decodable_extensions
 
         formats = {Image.registered_extensions()[name] for name in decodable_extensions()}
         # some formats have extensions, but are opened through another's
-        with Image.open(io.BytesIO(data), formats=sorted(formats & set(Image.OPEN))) as image:
+        known = sorted(formats & set(Image.OPEN))
+        with SILENCE:
+            image = Image.open(io.BytesIO(data), formats=known)
             image.load()
+        with image:
             measured |= {name: own.measure(image) for name, own in outer.items()}
     return {name: measured[name] for name in names}
 

@@ -22,9 +22,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops
 
-from shardwright.embeddings.pixels import decode_rgb
+from shardwright.embeddings.pixels import decode_rgb, opened
 from shardwright.quality.filters import Filter
-from shardwright.quality.perceptual import opened
 
 _PIXELS = 2**17
 _FEW_PIXELS = 2**16

@@ -7,11 +7,11 @@ through ``shardwright.quality.sandbox``, where it can be killed.
 import functools
 import io
 import re
-import warnings
 from dataclasses import dataclass
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from shardwright.embeddings.pixels import SILENCE
 from shardwright.quality.exif import exif_text, read_exif
 from shardwright.quality.faults import Fault
 
@@ -72,8 +72,7 @@ def decode_image(data: bytes, max_pixels: int) -> ImageFacts | Fault:
     usual = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = max_pixels  # for images inside of images (ICO, ICNS)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with SILENCE:
             return _decode(data, max_pixels)
     finally:
         Image.MAX_IMAGE_PIXELS = usual

@@ -5,17 +5,13 @@ looked up. Colour profiles are not applied.
 """
 
 import hashlib
-import io
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image
 
-from shardwright.embeddings.pixels import decode_rgb
-from shardwright.errors import DataError
+from shardwright.embeddings.pixels import decode_rgb, opened
 
 _CELLS = 32  # luminance is averaged over so many cells each way
 _FINE = 4 * _CELLS  # pixels each way that are kept to average over
@@ -111,18 +107,6 @@ def pixel_sha256(data: bytes) -> str:
         digest = hashlib.sha256(f"{mode} {pixels.shape[1]} {pixels.shape[0]}\n".encode())
         digest.update(pixels.tobytes())
         return digest.hexdigest()
-
-
-@contextmanager
-def opened(data: bytes) -> Iterator[Image.Image]:
-    """Opens an image; what Pillow raises in here, in any of its ways, becomes a ``DataError``."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            yield image
-    except (DataError, MemoryError):
-        raise
-    except Exception as error:  # on broken bytes Pillow's decoders raise nearly anything
-        raise DataError(f"the image does not decode: {error}") from error
 
 
 def _upright(image: Image.Image, loaded: Image.Image) -> Image.Image:

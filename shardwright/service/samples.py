@@ -9,6 +9,7 @@ from typing import Any
 import duckdb
 from PIL import Image, ImageOps
 
+from shardwright.embeddings.pixels import SILENCE
 from shardwright.metadata.layout import Layout
 from shardwright.metadata.lookup import places, read_row, rows_of
 
@@ -87,7 +88,7 @@ def reject_reasons(
 def thumbnail(data: bytes) -> str | None:
     """A small WebP of an image as a data URI, or None where it cannot be drawn."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with SILENCE, Image.open(io.BytesIO(data)) as image:
             if image.width * image.height > _MAX_PIXELS:
                 return None
             image.draft("RGB", (2 * _THUMBNAIL, 2 * _THUMBNAIL))

@@ -3,14 +3,13 @@
 import hashlib
 import io
 import math
-import warnings
 from dataclasses import dataclass
 
 from PIL import ExifTags, ImageCms
 
+from shardwright.embeddings.pixels import opened
 from shardwright.quality.exif import Value, exif_text, read_exif
 from shardwright.quality.heterogeneity.jpeg import JpegFacts, read_jpeg
-from shardwright.quality.perceptual import opened
 
 _TEXT = 256  # characters of a description that are kept
 _ISO_BEYOND = 65_535  # a short cannot hold more: the speed stands in another tag
@@ -92,11 +91,9 @@ def read_provenance(data: bytes) -> Provenance:
         DataError: the bytes are no image that Pillow can open, or one so large that Pillow takes
             it for a decompression bomb.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Pillow, at damage that is no matter here
-        with opened(data) as image:
-            form, (width, height) = image.format or "", image.size
-            said, icc = read_exif(image, data, _WANTED), image.info.get("icc_profile")
+    with opened(data) as image:
+        form, (width, height) = image.format or "", image.size
+        said, icc = read_exif(image, data, _WANTED), image.info.get("icc_profile")
     description, digest, space, area = _icc(icc)
     return Provenance(
         form,
