@@ -3,11 +3,16 @@
     python benchmarks/metadata.py [--quick] [--folder DIR]
 
 Prints Markdown tables. First the catalog and the Croissant are written, all is verified, and the
-curation is compared with itself, for outputs of two sizes: memory is to stay as the size grows
-tenfold. The outputs are made up, but written with the functions that the stages write with: every
-file has its hash and every record its decision. Then the records of one output are read whole
-through DuckDB, ``shardwright.open`` and mlcroissant, which take turns; figures are medians. Each
-figure is a process of its own; seconds do not count imports, megabytes do.
+curation is compared with one in which some inputs moved and others changed, for outputs of two
+sizes: memory is to stay as the size grows tenfold. A part of verifying is told by itself: the
+Croissant, read back through mlcroissant and TFDS, which takes seconds however small the output. The
+outputs are made up, but written with the functions that the stages write with: every file has its
+hash and every record its decision.
+
+Then the records of one output are read whole through DuckDB, ``shardwright.open`` and mlcroissant,
+which take turns; figures are medians. All give the fields of the Croissant's record set; DuckDB and
+``shardwright.open`` also three of them alone, which mlcroissant has no way to ask for. Each figure
+is a process of its own; seconds do not count imports, megabytes do.
 """
 
 import argparse
@@ -38,7 +43,12 @@ RECIPE = {"name": "made", "modality": "code", "source": {"kind": "files", "uri":
 COLUMNS = ("record_id", "path", "content")
 # One record in ten is dropped.
 DROPPED = 10
-READERS = ("DuckDB", "shardwright.open", "mlcroissant")
+READERS = (
+    *("DuckDB", "shardwright.open", "mlcroissant"),
+    *("DuckDB, 3 columns", "shardwright.open, 3 columns"),
+)
+# In the second of two outputs that are compared one record in so many moved, and one changed.
+DIFFERS = 1000
 
 
 class Table:
@@ -78,8 +88,16 @@ def contents_of(first: int, rows: int, size: int) -> list[str]:
     return [line * max(1, size // len(line)) for line in lines]
 
 
-def make(folder: Path, files: int, records: int, size: int) -> None:
-    """Writes the tables and shards of an output whose Croissant lists ``files`` files."""
+def make(folder: Path, files: int, records: int, size: int, *, later: bool = False) -> None:
+    """Writes the tables and shards of an output whose Croissant lists ``files`` files.
+
+    Args:
+        folder: Where to.
+        files: How many are listed.
+        records: How many there are, kept and dropped.
+        size: Characters of a record, about.
+        later: Some records have another path, and others another content.
+    """
     layout = Layout(folder)
     parts, shards = max(1, files * 2 // 5), max(1, files // 5)
     bounds = np.linspace(0, records, parts + 1).astype(int)
@@ -92,9 +110,13 @@ def make(folder: Path, files: int, records: int, size: int) -> None:
     for start, stop in pairwise(bounds):
         rows = int(stop - start)
         paths = [f"folder{i // 1000}/file{i}.py" for i in range(start, stop)]
+        if later:
+            paths = [path + "i" * (i % DIFFERS == 1) for i, path in enumerate(paths, start)]
         own = [schemas.record_id("made", path) for path in paths]
         ids += own
         texts = contents_of(int(start), rows, size)
+        if later:
+            texts = [text + "#" * (i % DIFFERS == 2) for i, text in enumerate(texts, start)]
         columns: dict[str, Any] = {
             "record_id": own,
             "source": ["made"] * rows,
@@ -181,33 +203,67 @@ def emit(folder: Path) -> Callable[[], int]:
 
 def verify(folder: Path) -> Callable[[], int]:
     """Finds no fault."""
-    import mlcroissant  # noqa: F401  its import takes a second
-
+    import_readers()
     from shardwright.metadata.verify import verify as faults_of
 
+    return lambda: no_fault(faults_of(Layout(folder)))
+
+
+def verify_croissant(folder: Path) -> Callable[[], int]:
+    """The part of it that reads the Croissant, and finds no fault either."""
+    import_readers()
+    from shardwright.metadata.catalog import connect
+    from shardwright.metadata.integrity import croissant_faults
+
     def run() -> int:
-        faults = faults_of(Layout(folder))
-        if faults:
-            raise SystemExit("\n".join(faults[:10]))
-        return 0
+        layout = Layout(folder)
+        sound = {manifest.table: manifest for manifest in layout.manifests()}
+        with connect(layout) as connection:
+            return no_fault(list(croissant_faults(layout, sound, connection)))
 
     return run
+
+
+def import_readers() -> None:
+    """Imports what verifying reads with, which takes seconds."""
+    import mlcroissant  # noqa: F401
+    from tensorflow_datasets.core.dataset_builders import croissant_builder  # noqa: F401
+
+
+def no_fault(faults: list[str]) -> int:
+    """Stops where there is a fault."""
+    if faults:
+        raise SystemExit("\n".join(faults[:10]))
+    return 0
 
 
 def compare(folder: Path) -> Callable[[], int]:
-    """Finds no difference."""
+    """Finds what moved and what changed; the result is how much that is."""
     from shardwright.metadata.compare import compare as compared
 
     def run() -> int:
-        if compared(folder, folder).step != "same":
-            raise SystemExit("an output is not the same as itself")
-        return 0
+        found = compared(folder, later_of(folder))
+        counts = {group.kind: group.inputs for group in found.groups}
+        records = Layout(folder).need("records", "").rows
+        if {kind: counts.get(kind) for kind in ("added", "removed", "moved", "content")} != {
+            "added": None,
+            "removed": None,
+            "moved": len(range(1, records, DIFFERS)),
+            "content": len(range(2, records, DIFFERS)),
+        }:
+            raise SystemExit(f"other differences than were made: {counts}")
+        return counts["moved"] + counts["content"]
 
     return run
 
 
+def later_of(folder: Path) -> Path:
+    """The output that one is compared with."""
+    return folder.with_name(f"{folder.name}-later")
+
+
 def read(reader: str) -> Callable[[Path], Callable[[], int]]:
-    """Counts the characters of all contents; ids and paths are read too."""
+    """Counts the characters of all contents; every column is made a value of Python."""
 
     def prepare(folder: Path) -> Callable[[], int]:
         import mlcroissant
@@ -215,33 +271,42 @@ def read(reader: str) -> Callable[[Path], Callable[[], int]]:
         import shardwright
         from shardwright.metadata.catalog import connect
 
+        columns = fields_of(folder) if reader in READERS[:3] else COLUMNS
+
+        def counted(batches: Iterator[pa.RecordBatch]) -> int:
+            return sum(len(row["content"]) for batch in batches for row in batch.to_pylist())
+
         def by_duckdb() -> int:
-            total = 0
             with connect(Layout(folder), tables=("curated",)) as connection:
-                found = connection.sql(f"SELECT {', '.join(COLUMNS)} FROM curated")
-                for batch in found.to_arrow_reader(1024):
-                    total += sum(len(row["content"]) for row in batch.to_pylist())
-            return total
+                found = connection.sql(f"SELECT {', '.join(columns)} FROM curated")
+                return counted(iter(found.to_arrow_reader(1024)))
 
         def by_open() -> int:
-            total = 0
-            for batch in shardwright.open(folder).tables["curated"].batches(COLUMNS):
-                total += sum(len(row["content"]) for row in batch.to_pylist())
-            return total
+            return counted(iter(shardwright.open(folder).tables["curated"].batches(columns)))
 
         def by_mlcroissant() -> int:
             dataset = mlcroissant.Dataset(str(Layout(folder).croissant))
             records = dataset.records("curated")
             return sum(len(record["curated/content"]) for record in records)
 
-        return dict(zip(READERS, (by_duckdb, by_open, by_mlcroissant), strict=True))[reader]
+        if reader == "mlcroissant":
+            return by_mlcroissant
+        return by_duckdb if reader.startswith("DuckDB") else by_open
 
     return prepare
+
+
+def fields_of(folder: Path) -> tuple[str, ...]:
+    """Columns that the record set of the curated records gives."""
+    metadata = json.loads(Layout(folder).croissant.read_bytes())
+    curated = next(one for one in metadata["recordSet"] if one["@id"] == "curated")
+    return tuple(field["name"] for field in curated["field"])
 
 
 TASKS: dict[str, Callable[[Path], Callable[[], int]]] = {
     "emit": emit,
     "verify": verify,
+    "verify croissant": verify_croissant,
     "compare": compare,
     **{reader: read(reader) for reader in READERS},
 }
@@ -274,15 +339,19 @@ def sizes(root: Path, shapes: list[tuple[int, int]]) -> None:
     for files, records in shapes:
         folder = root / f"made-{records}"
         make(folder, files, records, 24)
-        found = {task: measured(task, folder) for task in ("emit", "verify", "compare")}
+        make(later_of(folder), files, records, 24, later=True)
+        tasks = ("emit", "verify", "verify croissant", "compare")
+        found = {task: measured(task, folder) for task in tasks}
         peaks.append([one["megabytes"] for one in found.values()])
         cells = [f"{one['seconds']:.1f} s, {one['megabytes']:.0f} MB" for one in found.values()]
         size = f"{found['emit']['result'] / 1e6:.1f} MB"
         lines.append([f"{files:,}", f"{records:,}", cells[0], size, *cells[1:]])
         shutil.rmtree(folder)
+        shutil.rmtree(later_of(folder))
     ratios = [f"{last / first:.2f}" for first, last in zip(peaks[0], peaks[-1], strict=True)]
     lines.append(["", "ratio of MB", ratios[0], "", *ratios[1:]])
-    show(["files", "decisions", "emit", "croissant.json", "verify", "compare with itself"], lines)
+    header = ["files", "decisions", "emit", "croissant.json", "verify", "of that the Croissant"]
+    show([*header, "compare"], lines)
 
 
 def readers(root: Path, records: int, turns: int) -> None:
