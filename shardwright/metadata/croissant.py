@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from shardwright.metadata.catalog import connect
 from shardwright.metadata.croissant_sets import (
+    SEAL,
     accounting,
     distribution,
     readable,
@@ -104,9 +105,10 @@ def write_croissant(layout: Layout, recipe: Mapping[str, Any]) -> None:
 
 
 def _write(path: Path, metadata: dict[str, Any]) -> None:
+    """Writes a document with a hash over all else in it: a changed byte is found."""
     encoder = json.JSONEncoder(indent=1, ensure_ascii=True, allow_nan=False)
     with HashedFile(path) as file:
-        for chunk in encoder.iterencode(metadata):
+        for chunk in encoder.iterencode(metadata | {SEAL: fingerprint(**metadata)}):
             file.write(chunk.encode())
         file.write(b"\n")
 

@@ -20,6 +20,9 @@ READABLE = ("curated", "decisions", "embeddings")
 REPOSITORY = "repository"
 """The ``@id`` of the repository that holds all files, where the data is published in one."""
 
+SEAL = "shardwright:seal"
+"""Key of a Croissant's hash over all else in it."""
+
 DROPPING = ("filter", "duplicates", "decontaminate", "semantic", "prune")
 """Stages that drop records, in order."""
 

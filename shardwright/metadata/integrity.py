@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shardwright.errors import DataError
-from shardwright.metadata.croissant_sets import REPOSITORY, files_of
+from shardwright.metadata.croissant_sets import REPOSITORY, SEAL, files_of
 from shardwright.metadata.filelist import FileList, read_file_list
-from shardwright.metadata.files import sha256_file
+from shardwright.metadata.files import fingerprint, sha256_file
 from shardwright.metadata.layout import TABLES, Layout
 from shardwright.metadata.manifest import MANIFEST, Manifest, Origin, Part, unbroken
 from shardwright.metadata.readback import readback_faults
@@ -188,8 +188,15 @@ def croissant_faults(
         yield "croissant.json: missing, so the curation is not complete; run it to its end"
     for path in (layout.croissant, layout.published):
         if path.exists():
-            for fault in _document_faults(layout, path, sound, connection):
-                yield f"{path.name}: {fault}"
+            faults = list(_document_faults(layout, path, sound, connection))
+            yield from (f"{path.name}: {fault}" for fault in faults or _changed(path))
+
+
+def _changed(path: Path) -> Iterator[str]:
+    """A document that contradicts nothing, and is another than was written."""
+    metadata = json.loads(path.read_bytes())
+    if metadata.pop(SEAL, None) != fingerprint(**metadata):
+        yield "changed since it was written; run the curation again, it is written anew"
 
 
 def _document_faults(

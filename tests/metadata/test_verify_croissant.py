@@ -98,6 +98,10 @@ def column(metadata: Node, field: str, other: str) -> None:
             lambda m: named(m, "embeddings/vector").update(arrayShape="3"),
             "embeddings/vector has arrayShape 3, the table's lists hold 4",
         ),
+        # what no reader and no table holds against it
+        (lambda m: m.update(license="https://spdx.org/licenses/MIT"), "changed since it was"),
+        (lambda m: m["prov:wasGeneratedBy"][0].update(name="x"), "changed since it was written"),
+        (lambda m: m.pop("shardwright:seal"), "changed since it was written"),
     ],
 )
 def test_wrong_croissant(copied: Copied, change: Callable[[Node], object], said: str) -> None:
