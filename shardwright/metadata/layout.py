@@ -67,9 +67,15 @@ TABLES = (
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths below one output folder."""
+    """Paths below one output folder.
+
+    Attributes:
+        root: The folder.
+        url: Address of the store that has the files, where the folder holds only their manifests.
+    """
 
     root: Path
+    url: str | None = None
 
     @property
     def croissant(self) -> Path:

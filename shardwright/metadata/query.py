@@ -55,7 +55,10 @@ def query(layout: Layout, sql: str, memory: str = "1GB") -> pa.Table:
 def _lock(connection: duckdb.DuckDBPyConnection, layout: Layout) -> None:
     paths = [path for manifest in layout.manifests() for path in manifest.files()]
     # A path is looked up as it is named in a query, and as the file that it then means.
-    files = {quoted(str(path)) for path in paths} | {file_literal(path) for path in paths}
+    at = ""
+    if layout.url is not None:
+        at, paths = f"{layout.url}/", [path.relative_to(layout.root) for path in paths]
+    files = {quoted(f"{at}{path}") for path in paths} | {file_literal(path, at) for path in paths}
     connection.execute(f"SET allowed_paths = [{', '.join(sorted(files))}]")
     connection.execute("SET python_enable_replacements = false")
     connection.execute("SET enable_external_access = false")

@@ -22,9 +22,17 @@ app = typer.Typer(
     add_completion=False,
 )
 
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a curation.")]
+Folder = Annotated[
+    str, typer.Argument(metavar="DIR", help="Output of a curation: a folder, or in a store.")
+]
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")]
-Output = Annotated[str, typer.Option(help="Folder for tables, shards and metadata.")]
+Output = Annotated[
+    str, typer.Option(help="Folder for tables, shards and metadata, or its address in a store.")
+]
+Work = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Local folder in which an output in a store is built."),
+]
 Input = Annotated[str | None, typer.Option("--input", metavar="URI", help="Replaces source.uri.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Changes the recipe.")
@@ -58,6 +66,7 @@ def curate(
         str | None,
         typer.Option(metavar="FILE|URL", help="Tells OpenLineage of each stage."),
     ] = None,
+    work: Work = None,
 ) -> None:
     """Runs a recipe's stages, or the named ones. Beam's options go behind ``--``."""
     from shardwright.pipelines import curate as curation
@@ -69,7 +78,7 @@ def curate(
     if strict:
         check_metadata(resolved.about)
     beam_arguments = context.obj or []
-    folder = _output_folder(output)
+    folder, store = _output_places(output, work)
     if dry:
         text = curation.dry_run(
             resolved,
@@ -89,6 +98,7 @@ def curate(
         force=force,
         beam_arguments=beam_arguments,
         openlineage=openlineage,
+        store=store,
     )
     if summary is None:
         return
@@ -109,11 +119,23 @@ def curate(
 
 
 def _output_folder(output: str) -> Path:
+    folder, store = _output_places(output, None)
+    if store is not None:
+        raise UserError(f"--output {output}: name a local folder; only curate writes to a store")
+    return folder
+
+
+def _output_places(output: str, work: Path | None) -> tuple[Path, str | None]:
+    """The local folder of an output, and the store that it goes to, if to one."""
+    from shardwright.metadata.mirror import is_store, work_folder
+
     if not output:
         raise UserError("--output is empty; name a folder")
-    if "://" in output:
-        raise UserError(f"--output {output}: name a local folder; this version writes to no other")
-    return Path(output)
+    if is_store(output):
+        return work or work_folder(output), output
+    if work is not None:
+        raise UserError(f"--work {work}: is for an --output in a store; {output} is built in place")
+    return Path(output), None
 
 
 @app.command()
@@ -168,11 +190,11 @@ def audit_precision(
 @app.command()
 def verify(folder: Folder) -> None:
     """Re-hashes every file, checks the accounting, validates the Croissant."""
-    from shardwright.metadata.layout import opened
+    from shardwright.metadata.mirror import at_hand
     from shardwright.metadata.verify import verify as faults_of
 
-    layout = opened(folder)
-    faults = faults_of(layout)
+    with at_hand(folder) as layout:
+        faults = faults_of(layout)
     for fault in faults:
         print(fault)
     if faults:
@@ -187,13 +209,14 @@ def query(
     form: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
 ) -> None:
     """Answers a read-only query with DuckDB over the tables."""
-    from shardwright.metadata.layout import opened
+    from shardwright.metadata.mirror import at_hand
     from shardwright.metadata.query import format_result
     from shardwright.metadata.query import query as answer
 
     if form not in ("table", "csv", "json"):
         raise UserError(f"--format {form}: no such format; choose table, csv or json")
-    sys.stdout.write(format_result(answer(opened(folder), sql), form))
+    with at_hand(folder, only_manifests=True) as layout:
+        sys.stdout.write(format_result(answer(layout, sql), form))
 
 
 @app.command()
@@ -203,42 +226,49 @@ def explain(
 ) -> None:
     """Tells one record's life: source, scores, decision, nearest kept neighbour, shard."""
     from shardwright.metadata.explain import explain as life_of
-    from shardwright.metadata.layout import opened
+    from shardwright.metadata.mirror import at_hand
     from shardwright.service.text import shown
 
-    for name, value in life_of(opened(folder), record).items():
+    with at_hand(folder) as layout:
+        life = life_of(layout, record)
+    for name, value in life.items():
         text = json.dumps(value) if isinstance(value, dict | list) else value
         print(f"{name:<20} {shown(text, 2000)}")
 
 
 @app.command()
 def compare(
-    a: Annotated[Path, typer.Argument(metavar="A", help="Output folder of a curation.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="That of another one.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="Output of a curation.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="That of another one.")],
     form: Annotated[str, typer.Option("--format", help="table or json.")] = "table",
 ) -> None:
     """Tells what changed between two curations, why, and what that is for a version."""
     from shardwright.metadata.compare import compare as compared
     from shardwright.metadata.compare import write_json
+    from shardwright.metadata.mirror import at_hand
     from shardwright.service.comparison import shown_comparison
 
     if form not in ("table", "json"):
         raise UserError(f"--format {form}: no such format; choose table or json")
     if form == "json":
-        write_json(a, b, sys.stdout)
+        with at_hand(a) as left, at_hand(b) as right:
+            write_json(left.root, right.root, sys.stdout)
         return
     console = Console()
-    for part in shown_comparison(compared(a, b)):
-        console.print(part)
+    with at_hand(a) as left, at_hand(b) as right:
+        for part in shown_comparison(compared(left.root, right.root)):
+            console.print(part)
 
 
 @app.command()
 def report(folder: Folder) -> None:
     """Writes ``report/index.html``, one self-contained page."""
-    from shardwright.metadata.layout import opened
+    from shardwright.metadata.mirror import at_hand, is_store, put_loose
     from shardwright.service.report import write_report
 
-    print(write_report(opened(folder)))
+    with at_hand(folder) as layout:
+        page = write_report(layout)
+        print(put_loose(folder, layout, page) if is_store(folder) else page)
 
 
 @app.command()

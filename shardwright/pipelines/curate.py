@@ -16,6 +16,7 @@ from shardwright.metadata.files import write_whole
 from shardwright.metadata.integrity import lineage_faults
 from shardwright.metadata.layout import Layout
 from shardwright.metadata.manifest import Manifest
+from shardwright.metadata.mirror import mirrored
 from shardwright.metadata.openlineage import told_stages
 from shardwright.pipelines.execution import check_beam_arguments
 from shardwright.pipelines.labels import check_labels
@@ -90,10 +91,13 @@ def curate(
     beam_arguments: Sequence[str] = (),
     reporter: Reporter | None = None,
     openlineage: str | None = None,
+    store: str | None = None,
 ) -> Summary | None:
     """Runs a recipe's stages, or the named ones, into an output folder.
 
-    With ``openlineage``, a file or an address, each stage's start and end is told there.
+    With ``openlineage``, a file or an address, each stage's start and end is told there. With
+    ``store``, an address, the output is there and the folder is where it is built: what each stage
+    committed goes to the store when the stage ends.
 
     Returns:
         What became of the records, or None when the named stages do not decide it.
@@ -128,12 +132,14 @@ def curate(
     resolved = recipe.model_dump(mode="json")
     with (
         locked(layout.root),
+        mirrored(store, layout, run.reporter.note) as commit,
         told_stages(openlineage, layout, resolved, run.reporter.note) as told,
     ):
         for name in names:
             with told(name), run.reporter.stage(name) as progress:
                 STAGES[name](run, progress)
             _remember(layout, run.reporter.metrics[-1])
+            commit()
         return summarise(layout, time.monotonic() - started)
 
 

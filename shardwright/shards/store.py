@@ -38,10 +38,11 @@ from typing import Any, Final, Literal, Self, TypeVar, get_args
 from urllib.parse import unquote
 
 from shardwright.errors import DataError, UserError
+from shardwright.metadata.connection import Retries
 from shardwright.metadata.filelist import ListedFile
 from shardwright.metadata.files import sha256_file
 from shardwright.shards.cache import Cache, StoppedError, abandon_all, touch
-from shardwright.shards.remote import Remote, Retries, lost
+from shardwright.shards.remote import Remote, lost
 
 T = TypeVar("T")
 

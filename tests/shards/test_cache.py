@@ -17,9 +17,9 @@ import pytest
 from faulty_server import FaultyServer, faulty_server
 
 from shardwright.errors import DataError, UserError
+from shardwright.metadata.connection import Retries
 from shardwright.metadata.filelist import ListedFile
 from shardwright.shards.cache import Cache
-from shardwright.shards.remote import Retries
 from shardwright.shards.store import Store, open_store
 
 SPAWN = multiprocessing.get_context("spawn")

@@ -24,9 +24,9 @@ from torch.utils.data import DataLoader
 
 import shardwright
 from shardwright.errors import DataError
+from shardwright.metadata.connection import Retries
 from shardwright.shards import dataset, store
 from shardwright.shards.dataset import ShardDataset
-from shardwright.shards.remote import Retries
 
 SIZES = [9, 12, 7, 11, 8, 10, 12, 3]
 TOTAL = sum(SIZES)
@@ -238,7 +238,7 @@ def test_shard_damaged_on_the_server_between_epochs(
     assert numbers(batches) == second, "what lies in the cache is used"
     for held in (tmp_path / "cache").iterdir():
         held.unlink()
-    found = until_it_fails(batches, DataError, rf"{path}.*(has sha256|could not be|has more than)")
+    found = until_it_fails(batches, DataError, rf"{path}.*(has sha256|failed in|has more than)")
     assert found == second[: len(found)]
     assert len(found) < len(second)
     server.files[path] = right
