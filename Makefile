@@ -5,7 +5,8 @@ BIN := .venv/bin
 READY := .venv/ready
 WORKERS ?= 2
 
-.PHONY: demo test test-slow test-cuda check fix bench bench-kernels bench-duplicates bench-semdedup \
+.PHONY: demo test test-slow test-cuda test-flink test-flink-short check fix bench bench-kernels \
+  bench-duplicates bench-semdedup \
   bench-pruning bench-loader bench-heterogeneity bench-metadata clean
 
 $(READY): pyproject.toml constraints.txt
@@ -42,6 +43,30 @@ test: check .cache/pictures
 test-slow: $(READY)
 	$(BIN)/pytest -n $(WORKERS) -m slow
 	$(BIN)/python benchmarks/pruning_training.py --check
+
+# A real Flink cluster on loopback: all of it takes about half an hour, the short form minutes.
+FLINK := 1.19.3
+JOB_SERVER := .cache/job-server/flink-job-server-1.jar
+
+test-flink: $(READY) .cache/flink/lib $(JOB_SERVER)
+	$(BIN)/pytest -n 0 -m flink tests/runners/test_flink.py
+
+test-flink-short: $(READY) .cache/flink/lib $(JOB_SERVER)
+	$(BIN)/pytest -n 0 -m flink tests/runners/test_flink.py -k short
+
+.cache/flink/lib: | $(READY)
+	@command -v java > /dev/null || { echo "Java 11 or newer is needed for Flink"; exit 1; }
+	rm -rf .cache/flink && mkdir -p .cache/flink/new
+	$(BIN)/pip download --quiet --no-deps --dest .cache/flink apache-flink-libraries==$(FLINK)
+	tar --extract --file .cache/flink/apache-flink-libraries-$(FLINK).tar.gz \
+	  --directory .cache/flink/new --strip-components 3 --wildcards '*/deps/lib/flink-dist*' '*/deps/lib/log4j*'
+	rm .cache/flink/*.tar.gz
+	mv .cache/flink/new $@
+
+$(JOB_SERVER): tests/runners/job_server.xml
+	@command -v mvn > /dev/null || { echo "Maven is needed to build Beam's Flink job server"; exit 1; }
+	mvn --batch-mode --quiet --file $< -Dfolder=$(CURDIR)/$(@D) package
+	touch $@
 
 # On a machine with a card; PY is a Python with torch, pytest and NVIDIA's bindings.
 PY ?= $(BIN)/python

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import apache_beam as beam
+import grpc
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import create_runner
 from threadpoolctl import threadpool_limits
 
 from shardwright.errors import UserError
+from shardwright.pipelines.portable import check_portable, portable_runner, raise_meaning, reach
 
 # Work in bytes from which worker processes, that take seconds to start in every job, pay for
 # themselves; with less the workers are threads of the driver.
@@ -23,7 +25,8 @@ def check_beam_arguments(arguments: Sequence[str]) -> None:
     """Checks the options behind ``--``.
 
     Raises:
-        UserError: Beam has no such option; Beam itself would only warn and ignore it.
+        UserError: Beam has no such option (it would only warn and ignore it), or options that a
+            runner needs are missing.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for options in PipelineOptions.__subclasses__():
@@ -38,6 +41,7 @@ def check_beam_arguments(arguments: Sequence[str]) -> None:
         create_runner(known.runner or "FnApiRunner")
     except (ValueError, ImportError, AttributeError) as error:
         raise UserError(f"--runner={known.runner}: {error}") from None
+    check_portable(known)
 
 
 class _Once:
@@ -99,13 +103,61 @@ def run_each(
     function: Callable[[tuple[int, int]], None],
     options: PipelineOptions,
 ) -> None:
-    """Runs ``function`` over the elements as one Beam job and waits for it."""
+    """Runs ``function`` over the elements as one Beam job and waits for it.
+
+    Raises:
+        UserError: The runner's servers cannot be reached, or a worker does not see the output.
+        DataError: A cluster gave up.
+    """
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     # Workers share the cores already: BLAS takes one thread in each of them, here and in processes.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    with threadpool_limits(1, user_api="blas"), beam.Pipeline(options=options) as pipeline:
-        _ = (
-            pipeline
-            | "Parts" >> beam.Create(elements, reshuffle=False).with_output_types(tuple[int, int])
-            | name >> ForEach(function)
-        )
+    with threadpool_limits(1, user_api="blas"):
+        runner = portable_runner(options)
+        if runner is None:
+            _run_pipeline(name, elements, function, options)
+            return
+        reach(runner, options)
+        logging.getLogger().addFilter(_is_not_told_twice)
+        try:
+            _run_pipeline(name, elements, function, options)
+        except (RuntimeError, grpc.RpcError, grpc.FutureTimeoutError) as error:
+            raise_meaning(name, error)
+            raise
+        finally:
+            logging.getLogger().removeFilter(_is_not_told_twice)
+
+
+def _run_pipeline(
+    name: str,
+    elements: Sequence[tuple[int, int]],
+    function: Callable[[tuple[int, int]], None],
+    options: PipelineOptions,
+) -> None:
+    result = build_pipeline(name, elements, function, options).run()
+    try:
+        result.wait_until_finish()
+    except KeyboardInterrupt:
+        result.cancel()  # a cluster would go on
+        raise
+
+
+def build_pipeline(
+    name: str,
+    elements: Sequence[tuple[int, int]],
+    function: Callable[[tuple[int, int]], None],
+    options: PipelineOptions,
+) -> beam.Pipeline:
+    """The one pipeline that every job is."""
+    pipeline = beam.Pipeline(options=options)
+    _ = (
+        pipeline
+        | "Parts" >> beam.Create(elements, reshuffle=False).with_output_types(tuple[int, int])
+        | name >> ForEach(function)
+    )
+    return pipeline
+
+
+def _is_not_told_twice(record: logging.LogRecord) -> bool:
+    """False for errors of a job server: the exception says them."""
+    return record.module != "portable_runner"

@@ -1,0 +1,250 @@
+"""Curations on a real Flink cluster: one job manager, two task managers, workers of their own."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import common
+import made_devices
+import psutil
+import pytest
+from cluster import SLOTS, Flink, Processes, missing_tools, start_pool
+
+from shardwright.errors import DataError
+from shardwright.metadata.layout import Layout
+
+pytestmark = [pytest.mark.flink, pytest.mark.timeout(3600)]
+
+FILES = 300
+FEW = 45
+JOBS = ("ingest", "filter", "sign", "embed", "decontaminate", "cluster", "study-corrupt", "group")
+BRAKED = Path(__file__).parent / "braked_worker.py"
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What is curated, and how."""
+
+    modality: str
+    source: Path
+    settings: tuple[str, ...]
+
+    def curate(self, output: Path, beam: tuple[str, ...] = ()) -> Path:
+        common.run(self.modality, self.source, output, *self.settings, beam=beam)
+        return output
+
+
+@pytest.fixture(scope="module")
+def flink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flink]:
+    assert not missing_tools(), f"make test-flink fetches {missing_tools()}"
+    processes = Processes(tmp_path_factory.mktemp("flink") / "cluster")
+    try:
+        yield Flink.start(processes)
+    finally:
+        processes.stop()
+
+
+def every_stage(source: Path, count: int) -> Collection:
+    """Code with something to do for every stage of code that is a Beam job."""
+    common.copy_sources(source, count)
+    items = source.parent / "items"
+    items.mkdir()
+    largest = max(source.rglob("*.py"), key=lambda path: (path.stat().st_size, path.name))
+    (items / "item.py").write_bytes(largest.read_bytes()[:3000])
+    settings = (
+        f"decontaminate={{benchmarks: [{{name: own, uri: {items}}}]}}",
+        "duplicates.semantic={target: 0.9}",
+        "limits.part_bytes=80KB",
+        "prune.scores=null",
+        "study.documents=40",
+        "study.copies=1",
+        "evaluate={files: 40, seeds: 1, folds: 2}",
+    )
+    return Collection("code", source, settings)
+
+
+def images(source: Path) -> Collection:
+    """Three devices, for the stage that compares them."""
+    made_devices.write_devices(source, 12)
+    settings = (
+        "heterogeneity={least: 20, permutations: 19, images: 8}",
+        "prune=null",
+        "clusters.k=4",
+        "limits.part_bytes=40KB",
+    )
+    return Collection("image", source, settings)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A collection and what one process makes of it."""
+
+    collection: Collection
+    output: Path
+
+    def assert_same(self, output: Path) -> None:
+        """Every file of tables, shards and indexes, and what the manifests say of them."""
+        assert common.contents(output) == common.contents(self.output)
+        assert content_hashes(output) == content_hashes(self.output)
+
+
+def content_hashes(output: Path) -> dict[str, str]:
+    return {m.table: m.content_sha256 for m in Layout(output).manifests()}
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    folder = tmp_path_factory.mktemp("few")
+    collection = every_stage(folder / "code", FEW)
+    return Reference(collection, collection.curate(folder / "out"))
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    folder = tmp_path_factory.mktemp("many")
+    source = common.copy_sources(folder / "code", FILES)
+    collection = Collection("code", source, ())
+    return Reference(collection, collection.curate(folder / "out"))
+
+
+@pytest.fixture(scope="module")
+def devices(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    folder = tmp_path_factory.mktemp("devices")
+    collection = images(folder / "images")
+    return Reference(collection, collection.curate(folder / "out"))
+
+
+@contextmanager
+def killing(marks: Path, kill: Callable[[int], None]) -> Iterator[list[str]]:
+    """Kills what a braked worker asks to be killed; yields the names of the jobs it happened in."""
+    killed: list[str] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.2):
+            for mark in sorted(marks.iterdir()):
+                if not mark.name.startswith(".") and mark.name not in killed:
+                    killed.append(mark.name)
+                    kill(int(mark.read_text()))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield killed
+    finally:
+        over.set()
+        watcher.join()
+
+
+def kill_task_manager(flink: Flink) -> Callable[[int], None]:
+    """Kills the task manager of a worker and starts another one, as a cluster's operator does."""
+
+    def kill(worker: int) -> None:
+        manager = psutil.Process(worker).parent()
+        assert manager is not None
+        assert manager.pid in [one.pid for one in flink.task_managers]
+        manager.send_signal(signal.SIGKILL)
+        flink.add_task_manager()
+
+    return kill
+
+
+def kill_worker(worker: int) -> None:
+    os.kill(worker, signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class Braked:
+    """Workers that wait to be killed, and where they leave their marks."""
+
+    flink: Flink
+    program: Path
+    marks: Path
+
+    def arguments(self, **environment: str) -> tuple[str, ...]:
+        self.flink.wait_for_slots(2 * SLOTS)
+        return self.flink.arguments(2, self.program, MARKS=str(self.marks), **environment)
+
+
+@pytest.fixture
+def braked(flink: Flink, tmp_path: Path) -> Braked:
+    program = tmp_path / "worker"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} {BRAKED} "$@"\n')
+    program.chmod(0o755)
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    return Braked(flink, program, marks)
+
+
+def test_short_one_task_manager_killed(flink: Flink, braked: Braked, tmp_path: Path) -> None:
+    """What continuous integration runs."""
+    source = common.copy_sources(tmp_path / "code", 60)
+    collection = Collection("code", source, ("duplicates.near=null",))
+    reference = Reference(collection, collection.curate(tmp_path / "one"))
+    with killing(braked.marks, kill_task_manager(flink)) as killed:
+        collection.curate(tmp_path / "flink", braked.arguments(ONLY="embed"))
+    assert killed == ["embed"]
+    reference.assert_same(tmp_path / "flink")
+
+
+@pytest.mark.parametrize("parallelism", [1, 2, 4])
+def test_same_at_any_parallelism(
+    parallelism: int, flink: Flink, many: Reference, tmp_path: Path
+) -> None:
+    flink.wait_for_slots(2 * SLOTS)
+    many.assert_same(many.collection.curate(tmp_path / "out", flink.arguments(parallelism)))
+
+
+def test_same_in_two_processes(many: Reference, tmp_path: Path) -> None:
+    two = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
+    many.assert_same(many.collection.curate(tmp_path / "out", ("--runner=FnApiRunner", *two)))
+
+
+def test_images_and_devices(flink: Flink, devices: Reference, tmp_path: Path) -> None:
+    flink.wait_for_slots(2 * SLOTS)
+    devices.assert_same(devices.collection.curate(tmp_path / "out", flink.arguments(2)))
+
+
+def test_worker_pool(flink: Flink, few: Reference, tmp_path: Path) -> None:
+    flink.wait_for_slots(2 * SLOTS)
+    pool = start_pool(flink.processes)
+    beam = (*(a for a in flink.arguments(2) if "--environment" not in a), *pool)
+    few.assert_same(few.collection.curate(tmp_path / "out", beam))
+
+
+@pytest.mark.parametrize("what", ["task-manager", "worker"])
+def test_killed_in_every_job(
+    what: str,
+    flink: Flink,
+    braked: Braked,
+    few: Reference,
+    tmp_path: Path,
+) -> None:
+    kill = kill_task_manager(flink) if what == "task-manager" else kill_worker
+    with killing(braked.marks, kill) as killed:
+        few.collection.curate(tmp_path / "out", braked.arguments())
+    few.assert_same(tmp_path / "out")
+    print(what, "killed in", *killed)
+    assert set(JOBS) <= set(killed)
+
+
+def test_killed_without_restart(
+    flink: Flink, braked: Braked, few: Reference, tmp_path: Path
+) -> None:
+    """A cluster that is told not to try again fails with one line; the next run goes on."""
+    beam = (*braked.arguments(), "--number_of_execution_retries=0")
+    with (
+        killing(braked.marks, kill_task_manager(flink)),
+        pytest.raises(DataError, match="ingest: the runner gave up") as told,
+    ):
+        few.collection.curate(tmp_path / "out", beam)
+    assert "run the same command again" in str(told.value)
+    assert "\n" not in str(told.value)
+    assert not (tmp_path / "out" / "croissant.json").exists()
+    flink.wait_for_slots(2 * SLOTS)
+    few.assert_same(few.collection.curate(tmp_path / "out", flink.arguments(2)))
