@@ -163,8 +163,24 @@ def _check_answer(option: str, address: str, remedy: str) -> None:
         raise UserError(f"{option}={address}: nobody answers there ({error}); {remedy}") from None
 
 
-_UNSEEN = re.compile(r"FileNotFoundError: .*?'([^']*)/plan\.jsonl'")
-_NOT_INSTALLED = re.compile(r"ModuleNotFoundError: No module named '([^']*)'")
+# What a mistake in how a cluster is set up looks like in a job's error, and what to say of it.
+_MISTAKES = {
+    r"FileNotFoundError: .*?'([^']*)/plan\.jsonl'": (
+        "{}: a worker does not see this folder; the output must lie where the driver and every"
+        " machine with workers find it under the same path"
+    ),
+    r"ModuleNotFoundError: No module named '([^']*)'": (
+        "{}: a worker has no such module; install there what is installed here"
+    ),
+    r"IOException: (error=2)\b": (
+        "--environment_config: a task manager does not have the program ({}); install Shardwright"
+        " on its machine and name the path of shardwright-worker there"
+    ),
+    r"(Process died with exit code \d+)": (
+        "--environment_config: the program that a task manager started ended at once ({}); try"
+        " `shardwright-worker --help` on its machine"
+    ),
+}
 
 
 def raise_meaning(job: str, error: Exception) -> None:
@@ -175,23 +191,18 @@ def raise_meaning(job: str, error: Exception) -> None:
         error: With the text of Java's and of Python's exceptions.
 
     Raises:
-        UserError: A worker does not see the output folder, or lacks a package.
+        UserError: A worker lacks something: the output folder, a package, its program.
         DataError: The cluster, not the work, failed.
     """
     text = str(error)
-    if unseen := _UNSEEN.search(text):
-        raise UserError(
-            f"{unseen[1]}: a worker does not see this folder; the output must lie where the driver"
-            " and every machine with workers find it under the same path"
-        ) from None
-    if lacking := _NOT_INSTALLED.search(text):
-        raise UserError(
-            f"{lacking[1]}: a worker has no such module; install there what is installed here"
-        ) from None
+    for pattern, message in _MISTAKES.items():
+        if found := re.search(pattern, text, re.DOTALL):
+            raise UserError(f"{job}: {message.format(found[1])}") from None
     if "Traceback (most recent call last)" in text:
         return
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    said = re.sub(r"^Pipeline \S+ failed in state \w+: ", "", lines[0])
     raise DataError(
-        f"{job}: the runner gave up: {lines[0][:300]}; look at its log, then run the same command"
+        f"{job}: the runner gave up: {said[:300]}; look at its log, then run the same command"
         " again: it goes on where this one stopped"
     ) from error

@@ -13,10 +13,19 @@ import common
 import made_devices
 import psutil
 import pytest
-from cluster import SLOTS, Flink, Processes, missing_tools, start_pool
+from cluster import (
+    FLINK_VERSION,
+    JOB_SERVER,
+    SLOTS,
+    Flink,
+    Processes,
+    missing_tools,
+    start_pool,
+)
 
 from shardwright.errors import DataError
 from shardwright.metadata.layout import Layout
+from shardwright.pipelines.execution import pipeline_options, run_each
 
 pytestmark = [pytest.mark.flink, pytest.mark.timeout(3600)]
 
@@ -248,3 +257,26 @@ def test_killed_without_restart(
     assert not (tmp_path / "out" / "croissant.json").exists()
     flink.wait_for_slots(2 * SLOTS)
     few.assert_same(few.collection.curate(tmp_path / "out", flink.arguments(2)))
+
+
+def test_job_server_of_its_own(tmp_path: Path) -> None:
+    """Without a running one a run starts one, for all of its jobs; here with a Flink inside."""
+    beam = ("--runner=FlinkRunner", f"--flink_job_server_jar={JOB_SERVER}", "--parallelism=1")
+    arguments = (*beam, f"--flink_version={FLINK_VERSION}")
+    for name in ("ingest", "embed"):
+        run_each(name, [(0, 1), (1, 1)], print, pipeline_options(arguments, 2, 0))
+    children = psutil.Process().children()
+    assert len([one for one in children if str(JOB_SERVER) in one.cmdline()]) == 1
+
+
+def test_program_that_no_task_manager_has(flink: Flink, tmp_path: Path) -> None:
+    flink.wait_for_slots(2 * SLOTS)
+    source = common.copy_sources(tmp_path / "code", 5)
+    places = ("--input", str(source), "--output", str(tmp_path / "out"))
+    beam = flink.arguments(1, Path("/no/worker"))
+    done = common.shardwright("curate", "recipes/code.yaml", *places, "--", *beam)
+    assert done.returncode == 2
+    told = [line for line in done.stderr.splitlines() if line.startswith("shardwright: ")]
+    assert len(told) == 1
+    assert "a task manager does not have the program" in told[0]
+    assert "Traceback" not in done.stderr

@@ -50,7 +50,7 @@ def test_what_workers_raise(portable: Portable) -> None:
     options = pipeline_options(portable, len(elements), 0)
     with pytest.raises(RuntimeError, match="planted in a worker"):
         run_each("embed", elements, failing, options)
-    with pytest.raises(UserError, match="/nowhere/staging/embed: a worker does not see"):
+    with pytest.raises(UserError, match="embed: /nowhere/staging/embed: a worker does not see"):
         run_each("embed", elements, unseen, pipeline_options(portable, 10, 0))
 
 
