@@ -68,6 +68,11 @@ $(JOB_SERVER): tests/runners/job_server.xml
 	mvn --batch-mode --quiet --file $< -Dfolder=$(CURDIR)/$(@D) package
 	touch $@
 
+# A real S3 server; without it the tests of stores run on moto's.
+.cache/bin/versitygw:
+	@command -v go > /dev/null || { echo "Go is needed to build Versity's S3 gateway"; exit 1; }
+	GOBIN=$(CURDIR)/$(@D) go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
+
 # On a machine with a card; PY is a Python with torch, pytest and NVIDIA's bindings.
 PY ?= $(BIN)/python
 test-cuda:
