@@ -177,6 +177,7 @@ def test_verify_sees_what_does_not_fit(
     assert any(problem in fault and table in fault for fault in verify(Layout(work)))
 
 
+@pytest.mark.slow
 def test_same_bytes_in_any_order_and_part(source: Path, output: Path, tmp_path: Path) -> None:
     beam = (
         "--runner=FnApiRunner",

@@ -119,6 +119,7 @@ def test_through_a_bad_network(
     assert stored("s3://bucket/bad", tmp_path / "copy") == plain
 
 
+@pytest.mark.slow  # a lease of a minute
 def test_killed_while_it_commits_and_run_elsewhere(
     proxy: Proxy, corpus: Path, plain: dict[str, str], tmp_path: Path
 ) -> None:

@@ -209,7 +209,7 @@ def test_interrupt_leaves_nothing(root: Path, tmp_path: Path) -> None:
     assert job.stdout is not None
     assert job.stdout.readline() == b"batch\n"
     os.killpg(job.pid, signal.SIGINT)  # as a terminal does: to the job and its workers
-    assert job.wait(timeout=60) != 0
+    assert job.wait(timeout=240) != 0
     job.stdout.close()
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:

@@ -42,7 +42,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def until(true: Callable[[], object], seconds: float = 10) -> None:
+def until(true: Callable[[], object], seconds: float = 60) -> None:
     ends = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < ends, "waited in vain"
@@ -306,7 +306,7 @@ def test_the_end_of_a_process_leaves_only_whole_files(
     with stalled(server, tmp_path / "cache", how) as process:
         if exit_code:
             process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=10)
+        _, said = process.communicate(timeout=120)
     assert process.returncode == (-signal.SIGINT if exit_code else 0)
     assert names(tmp_path / "cache") == []
     assert said.count("Traceback") == said.count("\nKeyboardInterrupt") == exit_code, said
