@@ -29,7 +29,7 @@ def test_it_is_the_formula():
 
 
 def test_threads_change_no_bit():
-    x, y = np.random.default_rng(333).standard_normal((2, 333, 77)) + [[[0]], [[0.05]]]
+    x, y = np.random.default_rng(333).standard_normal((2, 333, 77)) + np.array([[[0]], [[0.05]]])
     found = []
     for threads in (1, 2, 3):
         with threadpool_limits(threads, user_api="blas"):
