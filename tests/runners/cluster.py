@@ -63,7 +63,7 @@ taskmanager.memory.jvm-overhead.max: 64m
 parallelism.default: 1
 cluster.evenly-spread-out-slots: true
 restart-strategy.type: fixed-delay
-restart-strategy.fixed-delay.attempts: 3
+restart-strategy.fixed-delay.attempts: {attempts}
 restart-strategy.fixed-delay.delay: 1s
 classloader.resolve-order: parent-first
 classloader.check-leaked-classloader: false
@@ -149,12 +149,17 @@ class Flink:
     task_managers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @classmethod
-    def start(cls, processes: Processes) -> "Flink":
-        """Starts them with two task managers and waits until they know each other."""
+    def start(cls, processes: Processes, attempts: int = 3) -> "Flink":
+        """Starts them with two task managers and waits until they know each other.
+
+        Args:
+            processes: Where to start them.
+            attempts: How often a job is tried again when it fails.
+        """
         folder = processes.folder
         (folder / "tmp").mkdir(parents=True)
         ports = {"rpc": free_port(), "rest": free_port()}
-        text = _CONFIGURATION.format(folder=folder, slots=SLOTS, **ports)
+        text = _CONFIGURATION.format(folder=folder, slots=SLOTS, attempts=attempts, **ports)
         (folder / "config.yaml").write_text(text)
         self = cls(processes, ports["rest"], free_port())
         entry = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"

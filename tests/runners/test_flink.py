@@ -6,7 +6,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import common
@@ -25,12 +26,14 @@ from cluster import (
 
 from shardwright.errors import DataError
 from shardwright.metadata.layout import Layout
+from shardwright.pipelines.curate import curate
 from shardwright.pipelines.execution import pipeline_options, run_each
 
 pytestmark = [pytest.mark.flink, pytest.mark.timeout(3600)]
 
 FILES = 300
 FEW = 45
+SMALL_PARTS = ("limits.part_bytes=80KB",)
 JOBS = ("ingest", "filter", "sign", "embed", "decontaminate", "cluster", "study-corrupt", "group")
 BRAKED = Path(__file__).parent / "braked_worker.py"
 
@@ -68,7 +71,7 @@ def every_stage(source: Path, count: int) -> Collection:
     settings = (
         f"decontaminate={{benchmarks: [{{name: own, uri: {items}}}]}}",
         "duplicates.semantic={target: 0.9}",
-        "limits.part_bytes=80KB",
+        *SMALL_PARTS,
         "prune.scores=null",
         "study.documents=40",
         "study.copies=1",
@@ -243,20 +246,30 @@ def test_killed_in_every_job(
 
 
 def test_killed_without_restart(
-    flink: Flink, braked: Braked, few: Reference, tmp_path: Path
+    braked: Braked, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """A cluster that is told not to try again fails with one line; the next run goes on."""
-    beam = (*braked.arguments(), "--number_of_execution_retries=0")
-    with (
-        killing(braked.marks, kill_task_manager(flink)),
-        pytest.raises(DataError, match="ingest: the runner gave up") as told,
-    ):
-        few.collection.curate(tmp_path / "out", beam)
-    assert "run the same command again" in str(told.value)
-    assert "\n" not in str(told.value)
-    assert not (tmp_path / "out" / "croissant.json").exists()
-    flink.wait_for_slots(2 * SLOTS)
-    few.assert_same(few.collection.curate(tmp_path / "out", flink.arguments(2)))
+    """A cluster that does not try again fails with one line; the next run goes on."""
+    recipe = common.recipe("code", common.copy_sources(tmp_path / "code", FEW), *SMALL_PARTS)
+    ingest = partial(curate, recipe, stages=["ingest"])
+    ingest(tmp_path / "one", beam_arguments=["--runner=FnApiRunner"])
+    processes = Processes(tmp_path_factory.mktemp("unforgiving") / "cluster")
+    try:
+        flink = Flink.start(processes, attempts=0)
+        beam = replace(braked, flink=flink).arguments()
+        with (
+            killing(braked.marks, kill_task_manager(flink)) as killed,
+            pytest.raises(DataError, match="ingest: the runner gave up") as told,
+        ):
+            ingest(tmp_path / "out", beam_arguments=beam)
+        assert killed == ["ingest"]
+        assert "run the same command again" in str(told.value)
+        assert "\n" not in str(told.value)
+        assert not (tmp_path / "out" / "tables" / "records" / "_manifest.json").exists()
+        flink.wait_for_slots(2 * SLOTS)
+        ingest(tmp_path / "out", beam_arguments=flink.arguments(2))
+    finally:
+        processes.stop()
+    assert common.contents(tmp_path / "out") == common.contents(tmp_path / "one")
 
 
 def test_job_server_of_its_own(tmp_path: Path) -> None:
