@@ -11,6 +11,7 @@ import sysconfig
 from pathlib import Path
 from typing import Any
 
+from shardwright.metadata.croissant_sets import SEAL
 from shardwright.metadata.layout import Layout
 from shardwright.pipelines.curate import Summary, curate
 from shardwright.pipelines.recipe import Recipe, load_recipe
@@ -82,9 +83,10 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\d(T[\d:.]+(Z|\+00:00)?)?")
 
 
 def croissant_without_times(output: Path) -> dict[str, Any]:
-    """The Croissant with every date and time blanked."""
+    """The Croissant with every date and time blanked, and without its hash over them."""
     text = (output / "croissant.json").read_text()
     data: dict[str, Any] = json.loads(_TIME.sub("TIME", text))
+    del data[SEAL]
     return data
 
 
