@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/ready
 WORKERS ?= 2
 
-.PHONY: demo test test-slow test-cuda test-flink test-flink-short check fix bench bench-kernels \
+.PHONY: demo test test-slow test-cuda test-flink test-flink-short test-airflow check fix bench bench-kernels \
   bench-duplicates bench-semdedup \
   bench-pruning bench-loader bench-heterogeneity bench-metadata clean
 
@@ -67,6 +67,17 @@ $(JOB_SERVER): tests/runners/job_server.xml
 	@command -v mvn > /dev/null || { echo "Maven is needed to build Beam's Flink job server"; exit 1; }
 	mvn --batch-mode --quiet --file $< -Dfolder=$(CURDIR)/$(@D) package
 	touch $@
+
+# Airflow's requirements are its own: it calls Shardwright as a command.
+.venv-airflow/ready: constraints-airflow.txt
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --constraint $< \
+	  apache-airflow apache-airflow-providers-openlineage pytest
+	touch $@
+
+# DAGs by a real Airflow, two whole curations among them; a quarter of an hour at most.
+test-airflow: $(READY) .venv-airflow/ready
+	.venv-airflow/bin/python -m pytest -c tests/airflow/pytest.ini tests/airflow
 
 # A real S3 server; without it the tests of stores run on moto's.
 .cache/bin/versitygw:
