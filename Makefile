@@ -77,6 +77,7 @@ $(JOB_SERVER): tests/runners/job_server.xml
 
 # DAGs by a real Airflow, two whole curations among them; a quarter of an hour at most.
 test-airflow: $(READY) .venv-airflow/ready
+	$(BIN)/mypy --python-executable .venv-airflow/bin/python dags
 	.venv-airflow/bin/python -m pytest -c tests/airflow/pytest.ini tests/airflow
 
 # A real S3 server; without it the tests of stores run on moto's.

@@ -26,8 +26,10 @@ from airflow.sdk import (
     CronPartitionTimetable,
     Param,
     PartitionedAtRuntime,
+    get_current_context,
     task,
 )
+from airflow.sdk.bases.timetable import BaseTimetable
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 # Those of `shardwright curate`, in its order.
@@ -55,11 +57,14 @@ def partition_of(context: Mapping[str, Any]) -> str:
         AirflowFailException: The run has none, or one that names no folder.
     """
     key, date = context.get("partition_key"), context.get("logical_date")
-    if key is None and date is None:
+    if key is not None:
+        partition = str(key)
+    elif date is not None:
+        partition = date.strftime("%Y-%m-%d")
+    else:
         raise AirflowFailException(
             "the run has neither partition key nor logical date; trigger it with one of them"
         )
-    partition = str(key) if key is not None else date.strftime("%Y-%m-%d")
     if not _PARTITION.fullmatch(partition):
         raise AirflowFailException(
             f"partition key {partition!r}: names a folder; use letters, digits, '.', '_' and '-'"
@@ -187,7 +192,7 @@ class Shardwright(BaseOperator):
     def on_kill(self) -> None:
         """Ends the command and the workers that it started."""
         if self._hook is not None:
-            self._hook.send_sigterm()
+            self._hook.send_sigterm()  # type: ignore[no-untyped-call]
 
 
 def announce(
@@ -219,7 +224,7 @@ def _parent_run(context: Context) -> dict[str, str]:
 
 def curation(recipe: Path, modality: str) -> DAG:
     """The DAG of a recipe: a plan, every stage, the check of the whole."""
-    schedule = PartitionedAtRuntime()
+    schedule: BaseTimetable = PartitionedAtRuntime()
     if SCHEDULE:
         schedule = CronPartitionTimetable(SCHEDULE, timezone="UTC", key_format="%Y-%m-%d")
     with DAG(
@@ -260,12 +265,14 @@ def curation(recipe: Path, modality: str) -> DAG:
         assets = {name: Asset(f"shardwright.{recipe.stem}.{name}") for name in _tasks()}
 
         @task(outlets=[assets["plan"]])
-        def plan(**context: Any) -> dict[str, Any]:
+        def plan() -> dict[str, Any]:
+            context = get_current_context()
             found = planned(recipe, partition_of(context), context["params"])
             announce(context["task"], context, found, {})
             return found
 
-        told = last = plan()
+        told = plan()
+        last: Any = told
         before = assets["plan"]
         for name in _tasks()[1:]:
             stage = None if name == "verify" else name

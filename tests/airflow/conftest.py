@@ -15,15 +15,16 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 HOME = Path(tempfile.mkdtemp(prefix="airflow-"))
-# Notes each call. A file in faults/, named like a stage, is a fault for its next try. What the
-# stage `filter` says is more than a pipe holds.
+# Notes each call. A file in faults/, named like a stage, is a fault for its next try; a full disk
+# is a limit on the size of a file, which that of the events has passed already. What the stage
+# `filter` says is more than a pipe holds.
 COMMAND = f"""#!/bin/bash
 stage=verify
 for word in "$@"; do [ "$last" = --stage ] && stage=$word; last=$word; done
 echo "$stage" >> {HOME}/calls
 [ $stage = filter ] && for i in {{1..3000}}; do printf '%099d\\n' $i; printf '%099d\\n' $i >&2; done
 fault=$(cat {HOME}/faults/$stage 2> /dev/null) && rm {HOME}/faults/$stage
-[ "$fault" = full ] && ulimit -f 4
+[ "$fault" = full ] && set -- "${{@:1:$#-2}}" && ulimit -f 4
 [ "$fault" = killed ] && exec timeout --signal KILL 2 {ROOT}/.venv/bin/shardwright "$@"
 exec {ROOT}/.venv/bin/shardwright "$@"
 """

@@ -4,6 +4,7 @@ import ast
 import json
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -158,3 +159,24 @@ def test_only_crashes_are_tried_again(
         ours.raise_failure(code, last)
     assert isinstance(raised.value, AirflowFailException) == for_good
     ours.raise_failure(0, last)
+
+
+def test_kill_ends_the_command_and_its_children(
+    ours: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The child holds the command's stdout: it is read to its end only when both are gone."""
+    command = tmp_path / "command"
+    command.write_text(f"#!/bin/sh\nsleep 60 &\ntouch {tmp_path}/started\nwait\n")
+    command.chmod(0o755)
+    monkeypatch.setattr(ours, "COMMAND", str(command))
+    monkeypatch.setattr(ours, "LINEAGE", None)
+    plan = {"partition": "p", "output": str(tmp_path), "arguments": []}
+    operator = ours.Shardwright(task_id="ingest", plan=plan, stage="ingest")
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(operator.execute, {})
+        while not (tmp_path / "started").exists():
+            assert not done.done(), done.result()
+            time.sleep(0.05)
+        operator.on_kill()
+        with pytest.raises(AirflowException, match="exit -15"):
+            done.result(timeout=30)
