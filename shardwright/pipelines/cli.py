@@ -67,6 +67,10 @@ def curate(
         typer.Option(metavar="FILE|URL", help="Tells OpenLineage of each stage."),
     ] = None,
     work: Work = None,
+    prometheus: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|URL", help="Tells Prometheus what each stage did."),
+    ] = None,
 ) -> None:
     """Runs a recipe's stages, or the named ones. Beam's options go behind ``--``."""
     from shardwright.pipelines import curate as curation
@@ -99,6 +103,7 @@ def curate(
         beam_arguments=beam_arguments,
         openlineage=openlineage,
         store=store,
+        prometheus=prometheus,
     )
     if summary is None:
         return

@@ -3,7 +3,8 @@
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from shardwright.pipelines.execution import check_beam_arguments
 from shardwright.pipelines.labels import check_labels
 from shardwright.pipelines.opt_out import read_opt_outs
 from shardwright.pipelines.progress import Reporter, StageMetrics, StageProgress
+from shardwright.pipelines.prometheus import check_prometheus, tell_prometheus
 from shardwright.pipelines.recipe import Recipe
 from shardwright.pipelines.run import Run, locked
 from shardwright.pipelines.sources.names import has_magic, split_glob
@@ -92,12 +94,14 @@ def curate(
     reporter: Reporter | None = None,
     openlineage: str | None = None,
     store: str | None = None,
+    prometheus: str | None = None,
 ) -> Summary | None:
     """Runs a recipe's stages, or the named ones, into an output folder.
 
     With ``openlineage``, a file or an address, each stage's start and end is told there. With
     ``store``, an address, the output is there and the folder is where it is built: what each stage
-    committed goes to the store when the stage ends.
+    committed goes to the store when the stage ends. With ``prometheus``, a file or the address of a
+    push gateway, what each stage did is told there at the end, also of a run that fails.
 
     Returns:
         What became of the records, or None when the named stages do not decide it.
@@ -109,6 +113,8 @@ def curate(
     started = time.monotonic()
     names = _chosen(stages)
     _check(recipe, output, names, beam_arguments)
+    if prometheus is not None:
+        check_prometheus(prometheus)
     layout = Layout(output.absolute())
     run = Run(recipe, layout, beam_arguments, limit, force, reporter or Reporter())
     if "embed" in names and recipe.embedding is not None:
@@ -134,6 +140,7 @@ def curate(
         locked(layout.root),
         mirrored(store, layout, run.reporter.note) as commit,
         told_stages(openlineage, layout, resolved, run.reporter.note) as told,
+        _measured(prometheus, recipe.name, run.reporter),
     ):
         for name in names:
             with told(name), run.reporter.stage(name) as progress:
@@ -141,6 +148,16 @@ def curate(
             _remember(layout, run.reporter.metrics[-1])
             commit()
         return summarise(layout, time.monotonic() - started)
+
+
+@contextmanager
+def _measured(target: str | None, curation: str, reporter: Reporter) -> Iterator[None]:
+    """Tells Prometheus, where asked to, what the stages did that ended."""
+    try:
+        yield
+    finally:
+        if target is not None:
+            tell_prometheus(target, curation, reporter.metrics)
 
 
 def _remember(layout: Layout, done: StageMetrics) -> None:

@@ -11,12 +11,28 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from shardwright.pipelines.energy import Energy, Meter
+
 _POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class StageMetrics:
-    """What a stage did in this run."""
+    """What a stage did in this run.
+
+    Attributes:
+        stage: Its name.
+        records: Records that it read.
+        bytes: Bytes that its jobs read.
+        parts: Parts of its jobs.
+        reused: Those that were not made again.
+        seconds: By the wall clock.
+        rejects: Inputs that it refused.
+        cached: Records whose result was found and not computed again.
+        device: Where its model ran, if it ran one.
+        energy: What the machine's counters saw meanwhile.
+        details: What else it counted.
+    """
 
     stage: str
     records: int
@@ -24,6 +40,10 @@ class StageMetrics:
     parts: int
     reused: int
     seconds: float
+    rejects: int
+    cached: int
+    device: str | None
+    energy: Energy
     details: dict[str, int] = field(default_factory=dict)
 
 
@@ -70,7 +90,11 @@ class StageProgress:
         self.bytes = 0
         self.parts = 0
         self.reused = 0
+        self.rejects = 0
+        self.cached = 0
+        self.device: str | None = None
         self.details: dict[str, int] = {}
+        self._meter = Meter()
 
     def done(self) -> StageMetrics:
         """The counts so far."""
@@ -81,6 +105,10 @@ class StageProgress:
             self.parts,
             self.reused,
             time.monotonic() - self._started,
+            self.rejects,
+            self.cached,
+            self.device,
+            self._meter.energy(),
             self.details,
         )
 

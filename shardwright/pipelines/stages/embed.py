@@ -45,7 +45,7 @@ class EmbedPart:
         known = self._known(payload["key"])
         payload_column = blob(self.encoding.modality)
         schema = embeddings(self.encoding.encoder.dimension, self.encoding.dtype)
-        encoded = 0
+        encoded = cached = 0
         read: deque[tuple[pa.Table, list[str]]] = deque()
 
         def missing() -> Generator[list[Any], None, None]:
@@ -60,11 +60,11 @@ class EmbedPart:
         with closing(encode_stream(self.encoding.encoder, missing())) as found:
             for rows in found:
                 window, hashes = read.popleft()
-                encoded += len(rows)
+                encoded, cached = encoded + len(rows), cached + len(hashes) - len(rows)
                 fresh = iter(rows)
                 vectors = np.stack([known[h] if h in known else next(fresh) for h in hashes])
                 output.write("embeddings", self._batch(schema, window, vectors))
-        output.result = {"encoded": encoded}
+        output.result = {"encoded": encoded, "cached": cached}
 
     def _windows(self, payload: dict[str, Any]) -> Iterator[pa.Table]:
         """Live rows of the part, as many at a time as the encoder is handed."""
@@ -160,7 +160,10 @@ def run_embed(run: Run, progress: StageProgress) -> None:
     }
     with encoding(run) as settings:
         run.execute("embed", job, EmbedPart(settings, _cached(run, job, parameters)), progress)
-    progress.details["encoded"] = sum(result["encoded"] for _, result in job.results())
+    results = [result for _, result in job.results()]
+    progress.details["encoded"] = sum(result["encoded"] for result in results)
+    progress.cached = sum(result["cached"] for result in results)
+    progress.device = run.model.runs_on
     origin = run.origin("embed", VERSION, parameters, [records, *drops], started)
     table = run.commit(job, origin)["embeddings"]
     progress.records, progress.bytes = table.rows, job.bytes

@@ -117,7 +117,7 @@ def run_ingest(run: Run, progress: StageProgress) -> None:
     origin = run.origin("ingest", VERSION, parameters(run), (), started)
     tables = run.commit(job, origin)
     progress.records = tables["records"].rows + tables["rejects"].rows
-    progress.bytes = job.bytes
+    progress.bytes, progress.rejects = job.bytes, tables["rejects"].rows
     _carry_lineage(run)
     _look_up(run, tables["records"])
     _check_ids(run)
