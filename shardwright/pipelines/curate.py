@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from shardwright.metadata.catalog import connect
 from shardwright.metadata.filelist import read_file_list
 from shardwright.metadata.files import write_whole
 from shardwright.metadata.integrity import lineage_faults
-from shardwright.metadata.layout import Layout
+from shardwright.metadata.layout import TABLES, Layout
 from shardwright.metadata.manifest import Manifest
 from shardwright.metadata.mirror import mirrored
 from shardwright.metadata.openlineage import told_stages
@@ -144,7 +145,9 @@ def curate(
     ):
         for name in names:
             with told(name), run.reporter.stage(name) as progress:
+                since = time.time_ns()
                 STAGES[name](run, progress)
+                progress.written = _written(layout, since)
             _remember(layout, run.reporter.metrics[-1])
             commit()
         return summarise(layout, time.monotonic() - started)
@@ -158,6 +161,25 @@ def _measured(target: str | None, curation: str, reporter: Reporter) -> Iterator
     finally:
         if target is not None:
             tell_prometheus(target, curation, reporter.metrics)
+
+
+def _written(layout: Layout, since: int) -> int:
+    """Bytes of the output's files that were made since a moment, in nanoseconds of the epoch."""
+    tables = [layout.table(name) for name in TABLES]
+    changed = [table for table in tables if _made(table / "_manifest.json", since)]
+    files = [path for folder in changed for path in folder.iterdir()]
+    files += [path for folder in layout.folders.values() for path in folder.rglob("*")]
+    files += [path for path in layout.root.iterdir() if path.is_file()]
+    return sum(_made(path, since) for path in files)
+
+
+def _made(path: Path, since: int) -> int:
+    """Bytes of a file that was made since, else 0."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return 0
+    return found.st_size if found.st_mtime_ns >= since and stat.S_ISREG(found.st_mode) else 0
 
 
 def _remember(layout: Layout, done: StageMetrics) -> None:

@@ -8,6 +8,7 @@ driver cannot be mistaken for one of the new run.
 """
 
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -180,6 +181,14 @@ class Job:
         with self.plan.open("rb") as file:
             for line in file:
                 yield Task(**json.loads(line))
+
+    def staged_bytes(self) -> int:
+        """Bytes of the files that workers left beside the parts, for other workers to read."""
+        return sum(
+            entry.stat().st_size
+            for entry in os.scandir(self.folder)
+            if entry.is_file() and not entry.name.endswith((".json", ".jsonl"))
+        )
 
     def raise_fault(self) -> None:
         """Raises the user's or the data's fault that a worker left, if one did."""

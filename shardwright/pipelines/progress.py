@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from shardwright.pipelines.energy import Energy, Meter
+from shardwright.pipelines.memory import Peak
 
 _POLL_SECONDS = 0.5
 
@@ -24,11 +25,15 @@ class StageMetrics:
         stage: Its name.
         records: Records that it read.
         bytes: Bytes that its jobs read.
+        shuffled: Bytes that its workers wrote for other workers to read.
+        written: Bytes of the files of the output that it made.
         parts: Parts of its jobs.
         reused: Those that were not made again.
         seconds: By the wall clock.
         rejects: Inputs that it refused.
         cached: Records whose result was found and not computed again.
+        peak_bytes: The most memory that the run's processes on this machine held meanwhile, mapped
+            files left out.
         device: Where its model ran, if it ran one.
         energy: What the machine's counters saw meanwhile.
         details: What else it counted.
@@ -37,11 +42,14 @@ class StageMetrics:
     stage: str
     records: int
     bytes: int
+    shuffled: int
+    written: int
     parts: int
     reused: int
     seconds: float
     rejects: int
     cached: int
+    peak_bytes: int
     device: str | None
     energy: Energy
     details: dict[str, int] = field(default_factory=dict)
@@ -61,9 +69,10 @@ class Reporter:
     @contextmanager
     def stage(self, name: str) -> Iterator["StageProgress"]:
         """Times a stage and prints its line at the end."""
-        progress = StageProgress(name, self.console)
-        yield progress
-        done = progress.done()
+        with Peak() as peak:
+            progress = StageProgress(name, self.console)
+            yield progress
+        done = progress.done(peak.bytes)
         self.metrics.append(done)
         if not done.records and not done.parts:  # the recipe leaves it out
             return
@@ -88,6 +97,8 @@ class StageProgress:
         self._started = time.monotonic()
         self.records = 0
         self.bytes = 0
+        self.shuffled = 0
+        self.written = 0
         self.parts = 0
         self.reused = 0
         self.rejects = 0
@@ -96,17 +107,20 @@ class StageProgress:
         self.details: dict[str, int] = {}
         self._meter = Meter()
 
-    def done(self) -> StageMetrics:
+    def done(self, peak_bytes: int) -> StageMetrics:
         """The counts so far."""
         return StageMetrics(
             self._name,
             self.records,
             self.bytes,
+            self.shuffled,
+            self.written,
             self.parts,
             self.reused,
             time.monotonic() - self._started,
             self.rejects,
             self.cached,
+            peak_bytes,
             self.device,
             self._meter.energy(),
             self.details,

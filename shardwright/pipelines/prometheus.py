@@ -10,6 +10,9 @@ from shardwright.pipelines.progress import StageMetrics
 _GAUGES = {
     "records": "Records that the stage read.",
     "bytes": "Bytes that the stage's jobs read.",
+    "shuffled": "Bytes that workers wrote for other workers.",
+    "written": "Bytes of the output's files that the stage made.",
+    "peak_bytes": "The most memory held while the stage ran.",
     "parts": "Parts of the stage's jobs.",
     "reused": "Parts that were not made again.",
     "seconds": "Seconds by the wall clock.",

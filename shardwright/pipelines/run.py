@@ -77,12 +77,14 @@ class Run:
             *self.beam_arguments,
         ]
         options = pipeline_options(arguments, len(job.todo), job.todo_bytes)
+        before = job.staged_bytes()
         with progress.watch(job.folder, len(job.todo)):
             try:
                 run_each(stage, job.todo, job.runner(work), options)
             except Exception:
                 job.raise_fault()
                 raise
+        progress.shuffled += job.staged_bytes() - before
 
     def commit(self, job: Job, origin: Origin) -> dict[str, Manifest]:
         """Commits a job's tables and clears its staging."""

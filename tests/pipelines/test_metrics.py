@@ -1,8 +1,13 @@
 """What a stage took: energy by counters that wrap or are missing, and what Prometheus reads."""
 
 import json
+import mmap
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -11,15 +16,30 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from shardwright.errors import DataError, UserError
-from shardwright.pipelines import energy
+from shardwright.metadata.layout import Layout
+from shardwright.pipelines import energy, memory
 from shardwright.pipelines.energy import Counter, Energy, Meter, find_counters
+from shardwright.pipelines.memory import Peak
 from shardwright.pipelines.progress import StageMetrics
 from shardwright.pipelines.prometheus import tell_prometheus
 
-STAGES = [
-    StageMetrics("ingest", 100, 5_000, 2, 0, 1.5, 3, 0, None, Energy({}, None)),
-    StageMetrics("embed", 97, 4_000, 2, 1, 2.5, 0, 40, "cpu", Energy({"package-0": 12.5}, 0.1)),
-]
+NOTHING = StageMetrics(
+    stage="ingest",
+    records=100,
+    bytes=5_000,
+    shuffled=0,
+    written=700,
+    parts=2,
+    reused=0,
+    seconds=1.5,
+    rejects=3,
+    cached=0,
+    peak_bytes=10_000,
+    device=None,
+    energy=Energy({}, None),
+)
+SPENT = Energy({"package-0": 12.5}, 0.1)
+STAGES = [NOTHING, replace(NOTHING, stage="embed", cached=40, device="cpu", energy=SPENT)]
 
 
 def counter(name: str, *values: float, wraps: float | None = None) -> Counter:
@@ -103,7 +123,7 @@ def test_a_push_gateway(gateway: tuple[str, list[tuple[str, str]]]) -> None:
     tell_prometheus(address, "set", STAGES)
     [(path, text)] = put
     assert path == "/metrics/job/shardwright"
-    assert read(text)["shardwright_stage_seconds", "set", "embed"] == 2.5
+    assert read(text)["shardwright_stage_seconds", "set", "embed"] == 1.5
     with pytest.raises(DataError, match=r"--prometheus http://127\.0\.0\.1:9: "):
         tell_prometheus("http://127.0.0.1:9", "set", STAGES)
 
@@ -129,3 +149,53 @@ def test_a_curation_tells_what_it_did(tmp_path: Path) -> None:
         common.curate(
             common.recipe("code", source), tmp_path / "o", prometheus=f"{tmp_path}/none/run.prom"
         )
+
+
+def test_bytes_written_are_those_of_the_files_that_a_run_makes(tmp_path: Path) -> None:
+    source = common.copy_sources(tmp_path / "in", 12)
+    output = tmp_path / "out"
+    recipe = common.recipe("code", source)
+
+    def written() -> dict[str, int]:
+        text = (output / "metrics.json").read_text()
+        return {stage["stage"]: stage["written"] for stage in json.loads(text)["stages"]}
+
+    common.curate(recipe, output, stages=("ingest", "duplicates"))
+    layout = Layout(output)
+    first = written()
+    tables = [manifest for manifest in layout.manifests() if manifest.origin.stage == "ingest"]
+    files = [path for manifest in tables for path in manifest.folder.iterdir()]
+    assert first["ingest"] == sum(path.stat().st_size for path in files)
+    assert first["duplicates"] > 0
+    common.curate(recipe, output, stages=("ingest", "duplicates"))
+    assert written() == {"ingest": 0, "duplicates": 0}
+
+
+def test_bytes_shuffled_are_those_that_workers_leave_for_others(tmp_path: Path) -> None:
+    source = common.copy_sources(tmp_path / "in", 12)
+    common.curate(common.recipe("code", source), tmp_path / "out")
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    shuffled = {stage["stage"]: stage["shuffled"] for stage in metrics["stages"]}
+    assert shuffled["ingest"] == shuffled["embed"] == shuffled["prune"] == 0
+    assert shuffled["duplicates"] > 0
+
+
+def test_the_most_that_was_held_counts_children_and_no_mapped_files(tmp_path: Path) -> None:
+    many = 150_000_000
+    with Peak() as peak:
+        before = peak.bytes
+        command = f"import time; held = b'1' * {many}; print(flush=True); time.sleep(30)"
+        child = subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        child.stdout.readline()
+        time.sleep(3 * memory.SAMPLE_SECONDS)
+        child.kill()
+        child.communicate()
+    assert many <= peak.bytes - before < 2 * many
+    (tmp_path / "file").write_bytes(b"1" * many)
+    with Peak() as peak, (tmp_path / "file").open("rb") as file:
+        before = peak.bytes
+        with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+            assert mapped.find(b"2") == -1
+            time.sleep(3 * memory.SAMPLE_SECONDS)
+    assert peak.bytes - before < many // 2
