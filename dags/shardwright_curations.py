@@ -104,6 +104,8 @@ def planned(recipe: Path, partition: str, params: Mapping[str, Any]) -> dict[str
         )
     folder = Path(OUTPUT) / recipe.stem
     arguments = [str(recipe), "--output", str(folder / partition)]
+    # The same path in two crawls names two records.
+    arguments += ["--set", f"source.name={recipe.stem}/{partition}"]
     if params["input"]:
         wanted = params["input"].replace("{recipe}", recipe.stem).replace("{partition}", partition)
         arguments += ["--input", wanted]

@@ -89,7 +89,7 @@ def plain(second: Any) -> Iterator[Path]:
     """The same two curations without Airflow."""
     for day in (FIRST, SECOND):
         against = [f"duplicates.against={json.dumps([str(HOME / 'plain' / FIRST)])}"]
-        overrides = SET + (against if day == SECOND else [])
+        overrides = [f"source.name=code/{day}", *SET, *(against if day == SECOND else [])]
         subprocess.run(
             [PLAIN, "curate", ROOT / "recipes" / "code.yaml"]
             + ["--output", HOME / "plain" / day, "--input", CRAWLS / day]

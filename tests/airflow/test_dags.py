@@ -123,13 +123,14 @@ def test_plan(ours: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     plan = ours.planned(Path("/r/mine.yaml"), "2026-01-02", params)
     assert plan["output"] == str(tmp_path / "mine" / "2026-01-02")
     assert plan["arguments"] == [
-        *("/r/mine.yaml", "--output", plan["output"], "--input", "s3://c/mine/2026-01-02"),
+        *("/r/mine.yaml", "--output", plan["output"]),
+        *("--set", "source.name=mine/2026-01-02", "--input", "s3://c/mine/2026-01-02"),
         *("--set", f"duplicates.against={json.dumps([str(earlier)])}", "--set", "name=x"),
     ]
     alone = ours.planned(
         Path("/r/mine.yaml"), "2026-01-02", {"input": None, "set": [], "against_earlier": False}
     )
-    assert alone["arguments"] == ["/r/mine.yaml", "--output", plan["output"]]
+    assert alone["arguments"] == plan["arguments"][:5]
 
 
 @pytest.mark.parametrize("output", ["", "curations", "s3://bucket/curations"])

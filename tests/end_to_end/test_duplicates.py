@@ -279,6 +279,9 @@ def test_another_crawl(corpus: Path, curated: Path, tmp_path: Path) -> None:
         common.run("code", data, tmp_path / "two", "duplicates.near={ngram: 6}", against, *ONLY)
     with pytest.raises(UserError, match="no such folder"):
         common.run("code", data, tmp_path / "three", NEAR, "duplicates.against=[nowhere]", *ONLY)
+    shutil.copyfile(corpus / "0001.py", data / "0001.py")
+    with pytest.raises(UserError, match="1 records have the same id there"):
+        common.run("code", data, tmp_path / "four", NEAR, against, *ONLY)
 
 
 def common_columns(path: Path) -> list[str]:

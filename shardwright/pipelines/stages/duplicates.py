@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 
 from shardwright.errors import UserError
-from shardwright.metadata.catalog import name_parts, scan
+from shardwright.metadata.catalog import name_parts, scan, without_views
 from shardwright.metadata.files import fingerprint
 from shardwright.metadata.layout import Layout, opened
 from shardwright.metadata.manifest import Manifest
@@ -50,6 +50,8 @@ def run_duplicates(run: Run, progress: StageProgress) -> None:
     """Runs the stage."""
     records = run.layout.need("records", "ingest")
     settings = run.recipe.duplicates
+    for uri in settings.against:
+        _refuse_same_ids(run, records, uri)
     signed = _sign(run, records, progress)
     if not settings.exact and settings.near is None:
         run.drop("duplicates")
@@ -132,6 +134,23 @@ def check_earlier(recipe: Recipe) -> None:
     """Raises UserError if an earlier curation that the recipe names is not there."""
     for uri in recipe.duplicates.against:
         opened(Path(uri)).need("decisions", "prune")
+
+
+def _refuse_same_ids(run: Run, records: Manifest, uri: str) -> None:
+    """Raises UserError if an earlier curation kept records that have ids of this one.
+
+    A record that an equal id stands for could not be told from one that stands for itself.
+    """
+    kept = f"FROM {scan(opened(Path(uri)).need('decisions', 'prune'))} WHERE keep"
+    with without_views(run.layout) as connection:
+        counted = f"SELECT count(*) FROM {scan(records)} SEMI JOIN ({kept}) AS d USING (record_id)"
+        same = connection.execute(counted).fetchall()[0][0]
+    if same:
+        raise UserError(
+            f"duplicates.against {uri}: {same} records have the same id there, made of the "
+            "source's name and the path; give each crawl a name of its own, as with --set "
+            f"source.name={run.recipe.name}-2"
+        )
 
 
 def _opened(uri: str, recipe: Recipe, signed: Manifest | None) -> _Earlier:
