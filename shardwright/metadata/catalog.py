@@ -15,6 +15,7 @@ from shardwright.metadata.connection import Connection
 from shardwright.metadata.files import write_whole
 from shardwright.metadata.layout import TABLES, Layout
 from shardwright.metadata.manifest import Manifest
+from shardwright.metadata.memory import share
 from shardwright.metadata.views import VIEWS
 from shardwright.metadata.vocabulary import TABLES as TABLE_MEANINGS
 
@@ -102,13 +103,13 @@ def view_statements(
 
 @contextmanager
 def connect(
-    layout: Layout, memory: str = "1GB", tables: Collection[str] = TABLES
+    layout: Layout, memory: str | None = None, tables: Collection[str] = TABLES
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """An in-memory DuckDB with the views of the catalog; spills below the output's staging.
 
     Args:
         layout: The output folder.
-        memory: DuckDB's memory limit.
+        memory: DuckDB's memory limit; without one, what a run's limit leaves it.
         tables: Makes no view of any other table.
 
     Raises:
@@ -121,12 +122,12 @@ def connect(
 
 
 @contextmanager
-def without_views(layout: Layout, memory: str = "1GB") -> Iterator[duckdb.DuckDBPyConnection]:
+def without_views(layout: Layout, memory: str | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
     """An in-memory DuckDB without a view; spills below the output's staging."""
     with _spill_folder(layout) as spill:
         connection = duckdb.connect(
             config={
-                "memory_limit": memory,
+                "memory_limit": memory or f"{share()}B",
                 "temp_directory": str(spill),
                 "autoinstall_known_extensions": "false",
                 "autoload_known_extensions": "false",

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote
 
 import shardwright
 from shardwright.errors import DataError
@@ -142,10 +143,7 @@ def _renamed(value: Any, prefix: str) -> Any:
 
 def without_password(uri: str) -> str:
     """The address without the user and password that may stand before its host."""
-    parts = urlsplit(uri)
-    if "@" not in parts.netloc:
-        return uri
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return re.sub(r"(?<=://)[^/?#]*@", "", uri)
 
 
 def origins(layout: Layout) -> dict[str, list[tuple[Origin, str, str]]]:

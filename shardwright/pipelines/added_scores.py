@@ -1,7 +1,7 @@
 """Scores that packages add, for the stage ``score``: live records in, a column for each out.
 
 They run in the driver, over all live records at once: about 100 bytes a record and score are held,
-and vectors, where they are asked for, up to a gigabyte; more are mapped from a file.
+and vectors, where they are asked for, unless they are so many that they are mapped from a file.
 """
 
 import shutil
@@ -12,15 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from shardwright.embeddings.rows import new_rows
 from shardwright.metadata.manifest import Manifest
 from shardwright.pipelines.alive import alive_parts, live_batches
 from shardwright.pipelines.run import Run
 from shardwright.pipelines.vectors import matrix
 from shardwright.quality.pruning.added import LiveRecords, added_score
 from shardwright.quality.pruning.simple import length_query
-
-# More bytes of vectors lie in a file, so that they do not count against memory.
-_HELD_BYTES = 1 << 30
 
 
 def add_scores(
@@ -59,12 +57,8 @@ def add_scores(
 def _vectors(run: Run, embeddings: Manifest, ids: pa.Array) -> npt.NDArray[np.float32]:
     """The vectors of the live records in their order, float32 [n, d]."""
     shape = len(ids), embeddings.schema.field("vector").type.list_size
-    if 4 * shape[0] * shape[1] <= _HELD_BYTES:
-        vectors = np.empty(shape, np.float32)
-    else:
-        folder = run.layout.staging("score-added")
-        folder.mkdir(parents=True, exist_ok=True)
-        vectors = np.memmap(folder / "vectors.bin", np.float32, "w+", shape=shape)
+    scratch = run.layout.staging("score-added") / "vectors.bin"
+    vectors = new_rows(shape, np.float32, scratch)
     done = 0
     for part, dropped in alive_parts(run, embeddings, "score"):
         if part.file is None:

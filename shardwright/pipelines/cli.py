@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shardwright.errors import DataError, UserError
+from shardwright.metadata.memory import ENVIRONMENT, parse_limit
 
 app = typer.Typer(
     name="shardwright",
@@ -71,6 +72,15 @@ def curate(
         str | None,
         typer.Option(metavar="FILE|URL", help="Tells Prometheus what each stage did."),
     ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory-limit",
+            metavar="SIZE",
+            envvar=ENVIRONMENT,
+            help="Most memory of the run's processes here, such as 4GB.",
+        ),
+    ] = None,
 ) -> None:
     """Runs a recipe's stages, or the named ones. Beam's options go behind ``--``."""
     from shardwright.pipelines import curate as curation
@@ -104,6 +114,7 @@ def curate(
         openlineage=openlineage,
         store=store,
         prometheus=prometheus,
+        memory=None if memory is None else parse_limit(memory, "--memory-limit"),
     )
     if summary is None:
         return

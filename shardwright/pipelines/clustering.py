@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from shardwright.embeddings.rows import new_rows
 from shardwright.embeddings.sampling import automatic_k, sample_keys, sample_size
 from shardwright.metadata.files import fingerprint
 from shardwright.metadata.manifest import Manifest
@@ -20,8 +21,6 @@ from shardwright.pipelines.run import Run
 from shardwright.pipelines.vectors import column, matrix
 
 VERSION = "3"
-# A larger sample lies in a file, so that it does not count against memory; the result is the same.
-_HELD_BYTES = 1 << 30
 
 
 def cluster_count(run: Run, key: str, wanted: int | str, rows: int) -> int:
@@ -108,8 +107,8 @@ def sample(
     """The vectors of the ``size`` records whose keyed hash is smallest, as float32 [size, d].
 
     Which records those are depends on their ids and the seed alone, and so does their order.
-    Reads ids once and vectors once; holds as many keys, and the vectors up to a gigabyte of them:
-    more are written to the file ``scratch`` and mapped.
+    Reads ids once and vectors once; holds as many keys, and the vectors unless they are so many
+    that they are written to the file ``scratch`` and mapped.
     """
     keys = np.empty(0, np.uint64)
     for path, dropped in _files(embeddings, live):
@@ -120,11 +119,7 @@ def sample(
     keys = np.unique(keys)[:size]
     dimension = embeddings.schema.field("vector").type.list_size
     shape = (len(keys), dimension)
-    chosen: np.ndarray[Any, Any] = (
-        np.empty(shape, np.float32)
-        if 4 * len(keys) * dimension <= _HELD_BYTES
-        else np.memmap(scratch, np.float32, "w+", shape=shape)
-    )
+    chosen = new_rows(shape, np.float32, scratch)
     for path, dropped in _files(embeddings, live):
         for batch in live_batches(path, ["record_id", "vector"], dropped):
             mine = sample_keys(batch.column("record_id"), seed)

@@ -18,6 +18,7 @@ from shardwright.metadata.files import write_whole
 from shardwright.metadata.integrity import lineage_faults
 from shardwright.metadata.layout import TABLES, Layout
 from shardwright.metadata.manifest import Manifest
+from shardwright.metadata.memory import limited
 from shardwright.metadata.mirror import mirrored
 from shardwright.metadata.openlineage import told_stages
 from shardwright.pipelines.execution import check_beam_arguments
@@ -96,13 +97,16 @@ def curate(
     openlineage: str | None = None,
     store: str | None = None,
     prometheus: str | None = None,
+    memory: int | None = None,
 ) -> Summary | None:
     """Runs a recipe's stages, or the named ones, into an output folder.
 
     With ``openlineage``, a file or an address, each stage's start and end is told there. With
     ``store``, an address, the output is there and the folder is where it is built: what each stage
     committed goes to the store when the stage ends. With ``prometheus``, a file or the address of a
-    push gateway, what each stage did is told there at the end, also of a run that fails.
+    push gateway, what each stage did is told there at the end, also of a run that fails. With
+    ``memory``, bytes, the run's processes on this machine hold no more than that: fewer work at a
+    time, and more lies in files.
 
     Returns:
         What became of the records, or None when the named stages do not decide it.
@@ -138,6 +142,7 @@ def curate(
         check_labels(run, "ingest" in names)
     resolved = recipe.model_dump(mode="json")
     with (
+        limited(memory),
         locked(layout.root),
         mirrored(store, layout, run.reporter.note) as commit,
         told_stages(openlineage, layout, resolved, run.reporter.note) as told,
@@ -148,7 +153,11 @@ def curate(
                 since = time.time_ns()
                 STAGES[name](run, progress)
                 progress.written = _written(layout, since)
-            _remember(layout, run.reporter.metrics[-1])
+            done = run.reporter.metrics[-1]
+            if memory is not None and done.peak_bytes > memory:
+                held, limit = done.peak_bytes / 1e9, memory / 1e9
+                run.reporter.note(f"{name}: held {held:.2f} GB, the limit is {limit:.2f} GB")
+            _remember(layout, done)
             commit()
         return summarise(layout, time.monotonic() - started)
 

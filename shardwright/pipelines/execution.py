@@ -14,6 +14,8 @@ from apache_beam.runners.runner import create_runner
 from threadpoolctl import threadpool_limits
 
 from shardwright.errors import UserError
+from shardwright.metadata.memory import memory_limit
+from shardwright.pipelines.memory import workers_below
 from shardwright.pipelines.portable import check_portable, portable_runner, raise_meaning, reach
 
 # Work in bytes from which worker processes, that take seconds to start in every job, pay for
@@ -65,9 +67,10 @@ class _Once:
 def pipeline_options(arguments: Sequence[str], elements: int, size: int) -> PipelineOptions:
     """Beam options for a job of ``elements`` parts and ``size`` bytes.
 
-    Without a runner in ``arguments`` it is the local FnApiRunner with a worker a core: threads of
-    the driver for small jobs, processes for large ones. ``DirectRunner`` is only what the user asks
-    for: it tries to download a binary first. The result of a job does not depend on any of it.
+    Without a runner in ``arguments`` it is the local FnApiRunner with a worker a core, fewer where
+    a memory limit asks for it: threads of the driver for small jobs, processes for large ones.
+    ``DirectRunner`` is only what the user asks for: it tries to download a binary first. The result
+    of a job does not depend on any of it.
     """
     given = list(arguments)
     if not any(a.startswith("--default_sdk_harness_log_level") for a in given):
@@ -76,8 +79,12 @@ def pipeline_options(arguments: Sequence[str], elements: int, size: int) -> Pipe
         given.append("--runner=FnApiRunner")
         local = any(a.startswith(("--direct_running_mode", "--direct_num_workers")) for a in given)
         workers = min(os.cpu_count() or 1, elements)
+        processes = size >= _WORTH_PROCESSES
+        limit = memory_limit()
+        if limit is not None:
+            workers = workers_below(limit, workers, processes=processes)
         if not local and workers > 1:
-            mode = "multi_processing" if size >= _WORTH_PROCESSES else "multi_threading"
+            mode = "multi_processing" if processes else "multi_threading"
             given += [f"--direct_running_mode={mode}", f"--direct_num_workers={workers}"]
     return PipelineOptions(given)
 

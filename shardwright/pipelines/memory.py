@@ -1,4 +1,4 @@
-"""Memory that a run's processes on this machine hold.
+"""Memory that a run's processes on this machine hold, and how many workers fit below a limit.
 
 Only memory of their own is counted: pages of mapped files go when the machine needs them.
 """
@@ -10,6 +10,21 @@ from typing import Final
 import psutil
 
 SAMPLE_SECONDS: Final = 0.2
+_THREAD: Final = 400_000_000
+_PROCESS: Final = 900_000_000
+"""What a worker takes at most: measured over all stages of the recipes of this repository."""
+
+
+def workers_below(limit: int, wanted: int, *, processes: bool) -> int:
+    """How many workers fit beside what is held now: at least one.
+
+    Args:
+        limit: Bytes.
+        wanted: Workers at most.
+        processes: Whether each is a process of its own, with libraries of its own.
+    """
+    fit = (limit - held()) // (_PROCESS if processes else _THREAD)
+    return max(1, min(wanted, fit))
 
 
 def held() -> int:

@@ -221,6 +221,40 @@ def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
 
 _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
+# A recipe has hundreds of values, of which few stand in others; a bomb of anchors has billions.
+_MOST_BYTES, _MOST_VALUES, _DEEPEST = 1_000_000, 100_000, 50
+_SHOWN = 200  # characters of a value in a message
+
+
+def _read_yaml(text: str) -> Any:
+    """The value of a YAML text.
+
+    Raises:
+        ValueError: It is no YAML, or larger than any recipe.
+    """
+    try:
+        data = yaml.load(text, _StrictLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    values = 0
+    work: list[tuple[Any, int]] = [(data, 0)]
+    while work:
+        value, depth = work.pop()
+        values += 1
+        if depth > _DEEPEST:
+            raise ValueError(f"values in more than {_DEEPEST} others")
+        if values + len(work) > _MOST_VALUES:
+            raise ValueError(f"more than {_MOST_VALUES:,} values, those behind anchors counted")
+        if isinstance(value, dict):
+            work += [(below, depth + 1) for below in value.values()]
+        elif isinstance(value, list | tuple | set):
+            work += [(below, depth + 1) for below in value]
+        elif isinstance(value, int) and value.bit_length() > 64:
+            raise ValueError("a number of more than 64 bits")
+    return data
+
 
 def load_recipe(path: Path, overrides: Sequence[str] = (), uri: str | None = None) -> Recipe:
     """Reads and checks a recipe.
@@ -234,11 +268,15 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), uri: str | None = Non
         UserError: What is wrong, where, and what to write instead.
     """
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
+        with path.open("rb") as file:
+            raw = file.read(_MOST_BYTES + 1)
+        if len(raw) > _MOST_BYTES:
+            raise ValueError(f"more than {_MOST_BYTES:,} bytes")
+        data = _read_yaml(raw.decode())
     except OSError as error:
         raise UserError(f"recipe {path}: {error.strerror}; name a readable YAML file") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"recipe {path}: no valid YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise UserError(f"recipe {path}: no valid YAML: {error}") from None
     if not isinstance(data, dict):
         raise UserError(f"recipe {path}: expected keys like name, modality and source")
     for override in overrides:
@@ -253,23 +291,28 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), uri: str | None = Non
         first = error.errors()[0]
         place = ".".join(str(step) for step in first["loc"]) or "recipe"
         problem = first["msg"].removeprefix("Value error, ")
-        given = "" if isinstance(first["input"], dict) else f" (given: {first['input']!r})"
+        given = "" if isinstance(first["input"], dict) else f" (given: {_shown(first['input'])})"
         if first["type"] == "extra_forbidden":
             problem, given = "no such key; see docs/recipe.md for the keys there are", ""
         raise UserError(f"recipe {path}: {place}: {problem}{given}") from None
 
 
+def _shown(value: object) -> str:
+    """A value as a message shows it."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
 def _override(data: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise UserError(f"--set {override!r}: write it as key=value, like prune.fraction=0.1")
+        raise UserError(f"--set {_shown(override)}: write it as key=value, like prune.fraction=0.1")
     try:
-        value = yaml.load(text, _StrictLoader)
-    except (yaml.YAMLError, ValueError) as error:
-        problem = " ".join(str(error).split())
+        value = _read_yaml(text)
+    except ValueError as error:
         raise UserError(
-            f"--set {override!r}: the value is no YAML: {problem}; quote texts with special signs "
-            "inside the value, like key='[\"**/*.py\"]'"
+            f"--set {_shown(override)}: the value is no YAML: {error}; quote texts with special "
+            "signs inside the value, like key='[\"**/*.py\"]'"
         ) from None
     *folders, last = key.split(".")
     target = data
@@ -278,6 +321,6 @@ def _override(data: dict[str, Any], override: str) -> None:
         if below is None:
             below = target[folder] = {}
         if not isinstance(below, dict):
-            raise UserError(f"--set {override!r}: {folder!r} holds a value and no keys")
+            raise UserError(f"--set {_shown(override)}: {folder!r} holds a value and no keys")
         target = below
     target[last] = value

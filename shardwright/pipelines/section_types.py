@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from shardwright.errors import UserError
 
 _COUNTS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+_MOST_BYTES = 10**15  # a few times as many can still be asked of a file
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
@@ -20,8 +21,13 @@ def _parse_bytes(value: object) -> object:
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?B?)\s*", value, re.IGNORECASE)
     unit = match.group(2).upper() if match else None
     if match is None or unit not in _UNITS:
-        raise ValueError(f"{value!r} is no size; write bytes as a number, or like 500KB, 1MB, 2GB")
-    return round(float(match.group(1)) * _UNITS[unit])
+        raise ValueError(
+            f"{value[:100]!r} is no size; write bytes as a number, or like 500KB, 1MB, 2GB"
+        )
+    size = float(match.group(1)) * _UNITS[unit]
+    if size > _MOST_BYTES:
+        raise ValueError(f"{value[:100]!r} is more than any machine holds; write at most 1000TB")
+    return round(size)
 
 
 def _parse_count(value: object) -> object:
@@ -47,7 +53,7 @@ def known(look_up: Callable[[str], object], name: str) -> str:
     return name
 
 
-Bytes = Annotated[int, BeforeValidator(_parse_bytes), Field(gt=0)]
+Bytes = Annotated[int, BeforeValidator(_parse_bytes), Field(gt=0, le=_MOST_BYTES)]
 Count = Annotated[float, BeforeValidator(_parse_count), Field(gt=0, allow_inf_nan=False)]
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import torch
 
 from shardwright import kernels
+from shardwright.embeddings.rows import new_rows
 from shardwright.embeddings.sampling import mixed
 from shardwright.kernels import exact
 from shardwright.metadata.bucketed import BucketedFiles
@@ -43,7 +44,6 @@ VERDICTS = pa.schema(
 their similarity. For ``ranked`` that is the closest earlier row, which may go itself."""
 
 _BUCKET_BYTES = 64_000_000
-_HELD_BYTES = 1 << 30
 _WIDTH = 128
 _EACH = 4
 _ROWS = 4096
@@ -252,7 +252,7 @@ def ranks(keep: str, distances: Float64) -> Float64:
 def gather(files: BucketedFiles, number: int, keep: str, scratch: Path) -> Bucket:
     """Reads a bucket: first all but the vectors, for the order; then these, each to its place.
 
-    Vectors of more than a gigabyte are mapped from the file ``scratch``.
+    Vectors that are too many to be held are mapped from the file ``scratch``.
     """
     columns = ["vertex", "cluster", "distance", "home"]
     narrow = pa.concat_tables(files.groups(number, columns))
@@ -262,10 +262,7 @@ def gather(files: BucketedFiles, number: int, keep: str, scratch: Path) -> Bucke
     place[order] = np.arange(len(order))
     dtype = _dtype(files.schema)
     shape = (len(order), files.schema.field("vector").type.byte_width // dtype.itemsize)
-    held = dtype.itemsize * shape[0] * shape[1] <= _HELD_BYTES
-    vectors: npt.NDArray[Any] = (
-        np.empty(shape, dtype) if held else np.memmap(scratch, dtype, "w+", shape=shape)
-    )
+    vectors = new_rows(shape, dtype, scratch)
     start = 0
     for part in files.groups(number, ["vector"]):
         rows = _moved(part.column("vector"), files.schema)

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pytest
 from pretended import pretend
 
+from shardwright.embeddings import rows
 from shardwright.errors import UserError
 from shardwright.metadata.catalog import connect
 from shardwright.metadata.layout import Layout
 from shardwright.metadata.verify import verify
-from shardwright.pipelines import added_scores
 from shardwright.pipelines.curate import curate
 from shardwright.pipelines.recipe import Recipe, load_recipe
 from shardwright.quality import filters
@@ -81,7 +81,7 @@ def live(n: int = 3) -> LiveRecords:
 @pytest.mark.parametrize("held", [1 << 30, 0])
 def test_a_score_sees_the_live_records_in_step(packages, tmp_path: Path, monkeypatch, held):
     packages(("acme_sum", "SUM", "acme 1.0"), ("acme_broken", "NOTHING", "acme 1.0"))
-    monkeypatch.setattr(added_scores, "_HELD_BYTES", held)
+    monkeypatch.setattr(rows, "share", lambda: held)
     (tmp_path / "in").mkdir()
     for i in range(40):
         text = f"value_{i * i} = {i % 7}\n" * (1 + i % 9)

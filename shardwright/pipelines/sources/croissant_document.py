@@ -7,13 +7,13 @@ prefix, one value or a list, a node by its ``@id`` or whole.
 import base64
 import binascii
 import json
+import os
 import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from shardwright.errors import UserError
 from shardwright.metadata.provenance import LOCATION
@@ -30,6 +30,7 @@ VERSIONS = ("http://mlcommons.org/croissant/1.0", "http://mlcommons.org/croissan
 _DOCUMENT = "croissant.json"
 # A listing of a million files takes about 300 MB.
 _MOST_BYTES = 500_000_000
+_DEEPEST = 100
 _DIGITS = {"sha256": 64, "md5": 32}
 
 
@@ -131,6 +132,7 @@ def read_document(uri: str) -> Document:
         content = json.loads(data)
         if not isinstance(content, dict):
             raise ValueError("is no JSON object")
+        _check_depth(content)
     except (IsNoFileError, OSError, ValueError, RecursionError, ImportError) as error:
         address = shown_address(uri)
         problem = explain(error).replace(uri, address)
@@ -159,14 +161,34 @@ def shown_address(uri: str) -> str:
     """An address without user, password and query, which may hold a signature."""
     if not is_remote(uri):
         return uri
-    parts = urlsplit(uri)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=host, query="", fragment=""))
+    return re.sub(r"(?<=://)[^/]*@", "", re.split(r"[?#]", uri, maxsplit=1)[0])
+
+
+def _check_depth(content: Any) -> None:
+    """Raises ``ValueError`` for what is nested deeper than any Croissant."""
+    level = [content]
+    for _ in range(_DEEPEST):
+        level = [
+            below
+            for value in level
+            if isinstance(value, dict | list)
+            for below in (value.values() if isinstance(value, dict) else value)
+        ]
+    if level:
+        raise ValueError(f"values in more than {_DEEPEST} others")
 
 
 def below(name: str) -> str | None:
-    """A relative name in its shortest form; None for one that leads out of its folder."""
-    path = posixpath.normpath(name)
+    """A relative name in its shortest form; None for one that leads out of its folder.
+
+    None too for what is no name of a file anywhere: with a NUL, or a surrogate that JSON spells.
+    """
+    try:
+        path = posixpath.normpath(name)
+        if b"\0" in os.fsencode(path):
+            return None
+    except UnicodeEncodeError:
+        return None
     if not name or is_remote(name) or path.startswith(("/", "../")) or path in ("..", "."):
         return None
     return path

@@ -9,6 +9,7 @@ from shardwright.errors import UserError
 from shardwright.metadata.files import canonical_json
 from shardwright.pipelines.sources.columns import Columns, MissingColumnError
 from shardwright.pipelines.sources.croissant_document import Document, FieldNode, RecordSetNode
+from shardwright.pipelines.sources.names import linear_regex
 from shardwright.pipelines.sources.types import Input
 
 _NAMES = ("filename", "fullpath")
@@ -38,7 +39,9 @@ class Told:
         """The fact, of what was read from a column and of the file's path."""
         known = {"filename": file.rpartition("/")[2], "fullpath": file, "value": self.value}
         value = known.get(self.origin, read)
-        found = None if value is None or self.regex is None else re.match(self.regex, value)
+        if value is None or self.regex is None:
+            return value
+        found = linear_regex(self.regex, f"source: field {self.name!r}").match(value)
         if found is None:
             return value
         return next((group for group in found.groups() if group is not None), value)
@@ -246,10 +249,7 @@ def _fact(
     regexes = [value for name, value in field.transforms if name == "regex"]
     regex = regexes[0] if regexes else None
     if regex is not None:
-        try:
-            re.compile(regex)
-        except re.error as error:
-            raise UserError(f"source: field {field.name!r}: regex {regex!r}: {error}") from None
+        linear_regex(regex, f"source: field {field.name!r}: regex {regex[:200]!r}")
     if field.extract[0] == "fileProperty":
         known = field.extract[1] in _NAMES and len(regexes) == len(field.transforms) <= 1
         return Told(column, kept, field.extract[1], None, regex) if known else None

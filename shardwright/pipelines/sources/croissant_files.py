@@ -51,11 +51,13 @@ class Files:
         document: The document.
         node: Its FileObject or FileSet.
         mapping: Where files or folders lie that the document names otherwise, by id.
+        holds: Ids of what this contains, inside out, where it was come upon as a container.
     """
 
     document: Document
     node: FileNode
     mapping: Mapping[str, str]
+    holds: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in self.mapping:
@@ -106,7 +108,7 @@ class Files:
         """
         if self.members is not None:
             for name in sorted(self._containers):
-                yield from replace(self, node=self._node(name)).units()
+                yield from self._container(name).units()
         elif self.node.includes is None:
             yield self._single()
         else:
@@ -114,9 +116,7 @@ class Files:
             for name in sorted(self._containers):
                 if not self._is_folder(name):
                     yield from (
-                        found
-                        for found in replace(self, node=self._node(name)).units()
-                        if matches(found[0].path)
+                        found for found in self._container(name).units() if matches(found[0].path)
                     )
             for folder in self._folders():
                 yield from self._listed(folder, matches)
@@ -203,6 +203,11 @@ class Files:
             if node.includes is None and path is not None and container == folder.container:
                 found[shown(path)] = node
         return found
+
+    def _container(self, name: str) -> "Files":
+        if name in (*self.holds, self.node.id):
+            raise UserError(f"source: {name!r} is contained in itself; mend the document")
+        return replace(self, node=self._node(name), holds=(*self.holds, self.node.id))
 
     def _node(self, name: str) -> FileNode:
         node = self.document.files.get(name)

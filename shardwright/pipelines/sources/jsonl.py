@@ -82,7 +82,10 @@ class JsonlSource:
         data = _content(path, row[found[self.columns.payload]], self.columns.modality)
         if isinstance(data, Refusal):
             return data
-        fields, attributes = self.columns.facts(found, row)
+        try:
+            fields, attributes = self.columns.facts(found, row)
+        except RecursionError as error:
+            return Refusal(path, "invalid_json", explain(error))
         return Input(path, data, **fields, attributes=attributes)
 
 

@@ -4,9 +4,13 @@ import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import re2
 
 from shardwright.errors import UserError
 
+_REGEX_BYTES = 1 << 28
 _MAGIC = re.compile(r"[*?\[]")
 
 
@@ -64,8 +68,11 @@ class Globs:
         """Whether ``exclude`` drops everything below a folder, so that none need look there."""
         return self._excluded_folders is not None and bool(self._excluded_folders.fullmatch(path))
 
+    def __getstate__(self) -> dict[str, tuple[str, ...]]:
+        return {"include": self.include, "exclude": self.exclude}  # what is compiled stays here
+
     @functools.cached_property
-    def _included(self) -> tuple[tuple[str, ...], re.Pattern[str] | None]:
+    def _included(self) -> tuple[tuple[str, ...], Any]:
         # ``**/*.py`` and its like are most of what recipes hold; a suffix is found far faster.
         suffixes: list[str] = []
         others: list[str] = []
@@ -78,11 +85,11 @@ class Globs:
         return tuple(suffixes), _compiled(others)
 
     @functools.cached_property
-    def _excluded(self) -> re.Pattern[str] | None:
+    def _excluded(self) -> Any:
         return _compiled(self.exclude)
 
     @functools.cached_property
-    def _excluded_folders(self) -> re.Pattern[str] | None:
+    def _excluded_folders(self) -> Any:
         tails = ("/**", "/**/*")
         return _compiled([p.removesuffix(t) for p in self.exclude for t in tails if p.endswith(t)])
 
@@ -91,15 +98,35 @@ def _is_plain_suffix(text: str) -> bool:
     return text.startswith(".") and "/" not in text and text.isascii() and not has_magic(text)
 
 
-def _compiled(patterns: Sequence[str]) -> re.Pattern[str] | None:
+def _compiled(patterns: Sequence[str]) -> Any:
     if not patterns:
         return None
     for pattern in patterns:
-        try:
-            re.compile(_expression(pattern))
-        except re.error as error:
-            raise UserError(f"source pattern {pattern!r} is no glob: {error.msg}") from None
-    return re.compile("|".join(map(_expression, patterns)), re.IGNORECASE | re.DOTALL)
+        linear_regex(_expression(pattern), f"source pattern {pattern[:200]!r} is no glob")
+    every = "|".join(map(_expression, patterns))
+    return linear_regex(f"(?is:{every})", "source: the patterns are too many")
+
+
+@functools.lru_cache
+def linear_regex(expression: str, place: str) -> Any:
+    """A regular expression whose time is linear in what it is held against: RE2's.
+
+    Patterns may come with strangers' data, and Python's own can take years over a short name.
+
+    Raises:
+        UserError: It is none; the message begins with ``place``.
+    """
+    options = re2.Options()
+    options.log_errors = False
+    options.max_mem = _REGEX_BYTES
+    try:
+        return re2.compile(expression, options)
+    except re2.error as error:
+        problem = error.args[0]
+        text = problem.decode("utf-8", "replace") if isinstance(problem, bytes) else str(problem)
+        raise UserError(f"{place}: {' '.join(text.split())[:200]}") from None
+    except UnicodeEncodeError:
+        raise UserError(f"{place}: it holds half a character") from None
 
 
 def _expression(pattern: str) -> str:
@@ -122,10 +149,29 @@ def _expression(pattern: str) -> str:
         elif pattern[at] == "[" and (end := pattern.find("]", at + 2)) > 0:
             inside = pattern[at + 1 : end]
             negated = inside[0] in "!^"
-            inside = re.sub(r"([\\\[&~|])", r"\\\1", inside[1:] if negated else inside)
-            out.append(f"(?!/)[{'^' if negated else ''}{inside}]")
+            out.append(_class(inside[1:] if negated else inside, negated))
             at = end + 1
         else:
             out.append(re.escape(pattern[at]))
             at += 1
     return "".join(out)
+
+
+def _class(inside: str, negated: bool) -> str:
+    """The expression of one character of a set, or not of it; never a slash."""
+    if negated:
+        return f"[^/{_quoted(inside)}]"
+    return (
+        f"[{_quoted(re.sub('(.)-(.)', _without_slash, inside, flags=re.DOTALL).replace('/', ''))}]"
+    )
+
+
+def _without_slash(span: re.Match[str]) -> str:
+    first, last = span[1], span[2]
+    if not first <= "/" <= last:
+        return span[0]
+    return (f"{first}-." if first < "/" else "") + (f"0-{last}" if last > "/" else "")
+
+
+def _quoted(inside: str) -> str:
+    return re.sub(r"([\\\[\]^])", r"\\\1", inside)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
@@ -125,6 +126,9 @@ def _open(file: BinaryIO, path: str, columns: Columns) -> _Table | Refusal:
             if group.num_rows > 0:
                 groups[first] = (index, group.num_rows, max(group.total_byte_size, 0))
                 first += group.num_rows
+        if first != reader.metadata.num_rows:
+            message = f"the footer says {reader.metadata.num_rows:,} rows, its row groups {first:,}"
+            return Refusal(path, "unreadable_table", message)
         return _Table(reader, found, groups, _label_names(schema, found.get("label")))
     except MissingColumnError as error:
         return Refusal(path, "schema_mismatch", str(error))
@@ -195,9 +199,8 @@ def _rows(table: _Table, unit: Unit, columns: Columns) -> Iterator[Input | Refus
 
 
 def _label(label: str | None, names: tuple[str, ...]) -> str | None:
-    if label is not None and label.isdecimal() and int(label) < len(names):
-        return names[int(label)]
-    return label
+    number = int(label) if label is not None and re.fullmatch(r"[0-9]{1,9}", label) else len(names)
+    return names[number] if number < len(names) else label
 
 
 def _binary(column: pa.Array) -> pa.Array:

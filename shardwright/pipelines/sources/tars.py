@@ -1,13 +1,15 @@
 """Members of tar archives, read forwards only and bounded in memory.
 
-Python's ``tarfile`` ends quietly at a broken header and never reads on to a compressed stream's
-checksum; here both are errors, because what follows would be lost without a trace.
+Python's ``tarfile`` ends quietly at a broken header or at a single block of zeros, and never reads
+on to a compressed stream's checksum; here all three are errors, because what follows would be lost
+without a trace.
 """
 
 import bz2
 import gzip
 import io
 import lzma
+import re
 import tarfile
 from collections.abc import Iterator
 from functools import partial
@@ -16,9 +18,15 @@ from typing import BinaryIO, Self, cast
 from shardwright.pipelines.sources.members import Member
 
 _CHUNK = 1 << 16
-_HEADER_BYTES = 1 << 20  # most that a long name or a pax header may hold
+_HEADER_BYTES = 1 << 20  # most that all headers of a member may hold, and all global ones
 _PADDING_BYTES = 1 << 26  # how far behind the end marker the checksum is looked for
 _XZ_MEMORY = 1 << 28
+# What holds more than this, and more than so many times its size, was made to.
+_BOMB_BYTES, _BOMB_TIMES = 1 << 30, 1000
+_RECORD = re.compile(rb"([1-9]\d{0,6}) [^=\n]+=")
+# tarfile of Python 3.11.9 and older looks for numbers with a pattern that backtracks over digits
+# (CVE-2024-6232).
+_DIGITS = re.compile(rb"\d{257}")
 
 
 def tar_members(file: BinaryIO, max_bytes: int) -> Iterator[Member]:
@@ -31,8 +39,7 @@ def tar_members(file: BinaryIO, max_bytes: int) -> Iterator[Member]:
     Raises:
         tarfile.TarError: The archive is broken or cut short; or an exception of ``CORRUPTION``.
     """
-    inflated = _inflated(file)
-    stream = _Forwards(inflated, max(max_bytes, _HEADER_BYTES), seeks=inflated is file)
+    stream = _Forwards(file)
     with _Archive(
         fileobj=cast(BinaryIO, stream),
         mode="r",
@@ -42,12 +49,14 @@ def tar_members(file: BinaryIO, max_bytes: int) -> Iterator[Member]:
     ) as archive:
         while (info := archive.next()) is not None:
             archive.members = []  # else every header stays in memory
+            stream.allow(max_bytes)
             if info.isdir():
+                stream.allow(_HEADER_BYTES)
                 continue
             problem = None if info.isreg() else ("not_regular_file", f"{_kind(info)}, and no file")
             yield Member(info.name, info.size, partial(_read, archive, info), problem)
-    if inflated is not file:
-        stream.skip(_PADDING_BYTES)
+            stream.allow(_HEADER_BYTES)
+    stream.end()
 
 
 def _read(archive: tarfile.TarFile, info: tarfile.TarInfo, max_bytes: int) -> bytes:
@@ -71,6 +80,12 @@ class _StrictInfo(tarfile.TarInfo):
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"a broken header: {error}") from None
 
+    def _proc_pax(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        # One of the methods that tarfile means to be overridden; it reads the records next.
+        stream = cast(_Forwards, archive.fileobj)
+        stream.expect_records(self.size if self.type == tarfile.XGLTYPE else 0)
+        return cast(tarfile.TarInfo, super()._proc_pax(archive))  # type: ignore[misc]
+
 
 class _Archive(tarfile.TarFile):
     """Declares the list of headers seen, which is emptied as we go."""
@@ -85,19 +100,39 @@ def _kind(info: tarfile.TarInfo) -> str:
 
 
 class _Forwards:
-    """A file that is read forwards only, and never much at once."""
+    """What an archive holds, read forwards only and never much at once.
 
-    def __init__(self, file: BinaryIO, most: int, seeks: bool) -> None:
+    Args:
+        file: The archive, compressed or not.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._most = most
-        self._seeks = seeks
+        self._inflated = _inflated(file)
         self._at = 0
+        self._allowed = _HEADER_BYTES
+        self._globals = 0
+        self._records_next = False
+
+    def allow(self, count: int) -> None:
+        """Allows so many bytes to be read from here on."""
+        self._allowed = count
+
+    def expect_records(self, of_all: int) -> None:
+        """What is read next are records of a pax header; so many bytes of them stay in memory."""
+        self._globals += of_all
+        if self._globals > _HEADER_BYTES:
+            raise tarfile.ReadError(f"global headers of {self._globals:,} bytes")
+        self._records_next = True
 
     def read(self, size: int) -> bytes:
-        if size > self._most:
-            raise tarfile.ReadError(f"a header of {size:,} bytes")
-        data = self._file.read(size)
-        self._at += len(data)
+        self._allowed -= size
+        if self._allowed < 0:
+            raise tarfile.ReadError(f"headers of more than {_HEADER_BYTES:,} bytes")
+        data = self._more(size)
+        if self._records_next:
+            self._records_next = False
+            _check_records(data)
         return data
 
     def tell(self) -> int:
@@ -106,15 +141,45 @@ class _Forwards:
     def seek(self, target: int) -> None:
         if target < self._at:
             raise tarfile.ReadError("the archive points backwards")
-        if self._seeks:
+        if self._inflated is self._file:
             self._at = self._file.seek(target)
-        else:
-            self.skip(target - self._at)
+            return
+        while self._at < target and self._more(min(target - self._at, _CHUNK)):
+            pass
 
-    def skip(self, count: int) -> None:
-        while count and (data := self._file.read(min(count, _CHUNK))):
-            self._at += len(data)
-            count -= len(data)
+    def end(self) -> None:
+        """Reads what stands behind the end marker: zeros, and what checks the compression.
+
+        Raises:
+            tarfile.ReadError: Something else stands there.
+        """
+        target = self._at + _PADDING_BYTES
+        while self._at < target and (data := self._more(_CHUNK)):
+            if data.count(0) < len(data):
+                raise tarfile.ReadError("more stands behind the end marker")
+
+    def _more(self, size: int) -> bytes:
+        data = self._inflated.read(size)
+        self._at += len(data)
+        if self._at > _BOMB_BYTES and self._at > _BOMB_TIMES * self._file.tell():
+            raise tarfile.ReadError(f"inflates to more than {_BOMB_TIMES:,} times its size")
+        return data
+
+
+def _check_records(block: bytes) -> None:
+    """Raises unless a pax header is made of records, none of which reaches into another.
+
+    Of keys that reach beyond their record tarfile keeps each whole: gigabytes from a megabyte.
+    """
+    at = 0
+    while at < len(block) and block[at]:
+        record = _RECORD.match(block, at)
+        end = at + int(record[1]) if record else 0
+        if record is None or end <= record.end() or block[end - 1 : end] != b"\n":
+            raise tarfile.ReadError("a broken extended header")
+        at = end
+    if _DIGITS.search(block):
+        raise tarfile.ReadError("an extended header with a number of more than 256 digits")
 
 
 def _inflated(file: BinaryIO) -> BinaryIO:
