@@ -105,6 +105,20 @@ class HashedFile:
             self.discard()
 
 
+def make_durable(path: Path) -> None:
+    """Has a file that something else wrote on the disk before it is named as done."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def has_size(path: Path, size: int) -> bool:
+    """Whether a file is there with so many bytes."""
+    return path.is_file() and path.stat().st_size == size
+
+
 def write_whole(path: Path, data: bytes | str) -> None:
     """Writes a file that a reader sees either as it was or as it is now."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -19,8 +20,10 @@ from shardwright.metadata.integrity import lineage_faults
 from shardwright.metadata.layout import TABLES, Layout
 from shardwright.metadata.manifest import Manifest
 from shardwright.metadata.memory import limited
+from shardwright.metadata.mend import drop_damaged
 from shardwright.metadata.mirror import mirrored
 from shardwright.metadata.openlineage import told_stages
+from shardwright.pipelines.disk import told_plainly
 from shardwright.pipelines.execution import check_beam_arguments
 from shardwright.pipelines.labels import check_labels
 from shardwright.pipelines.opt_out import read_opt_outs
@@ -144,10 +147,13 @@ def curate(
     with (
         limited(memory),
         locked(layout.root),
+        told_plainly(layout.root),
         mirrored(store, layout, run.reporter.note) as commit,
         told_stages(openlineage, layout, resolved, run.reporter.note) as told,
         _measured(prometheus, recipe.name, run.reporter),
     ):
+        for line in drop_damaged(layout):
+            run.reporter.note(line)
         for name in names:
             with told(name), run.reporter.stage(name) as progress:
                 since = time.time_ns()
@@ -194,11 +200,18 @@ def _made(path: Path, since: int) -> int:
 def _remember(layout: Layout, done: StageMetrics) -> None:
     """Puts what a stage did into ``metrics.json``, in place of what it did in an earlier run."""
     path = layout.root / "metrics.json"
-    known = json.loads(path.read_text())["stages"] if path.exists() else []
-    by_stage = {stage["stage"]: stage for stage in known} | {done.stage: asdict(done)}
+    by_stage = _remembered(path) | {done.stage: asdict(done)}
     stages = [by_stage[name] for name in STAGES if name in by_stage]
     metrics = {"stages": stages, "seconds": sum(stage["seconds"] for stage in stages)}
     write_whole(path, json.dumps(metrics, indent=1) + "\n")
+
+
+def _remembered(path: Path) -> dict[str, dict[str, Any]]:
+    """What is known of each stage; nothing where the file is damaged."""
+    try:
+        return {stage["stage"]: stage for stage in json.loads(path.read_bytes())["stages"]}
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _chosen(stages: Sequence[str]) -> list[str]:

@@ -19,9 +19,22 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from shardwright.errors import DataError, UserError
-from shardwright.metadata.files import canonical_json, write_whole
+from shardwright.metadata.files import (
+    canonical_json,
+    has_size,
+    make_durable,
+    sha256_file,
+    write_whole,
+)
 from shardwright.metadata.layout import Layout
-from shardwright.metadata.manifest import Manifest, Origin, Part, write_manifest
+from shardwright.metadata.manifest import (
+    Manifest,
+    Origin,
+    Part,
+    sealed,
+    unbroken,
+    write_manifest,
+)
 from shardwright.metadata.tables import PartWriter, write_empty
 
 FAULT = "fault.json"
@@ -80,17 +93,23 @@ class Output:
         }
         sidecar = {
             "parts": parts,
-            "files": self._files,
+            "files": {name: _held(self._folder / name) for name in self._files},
             "result": self.result,
             "started": started,
             "ended": time.time(),
         }
-        write_whole(self._folder / f"{self._task.name}.json", canonical_json(sidecar))
+        write_whole(self._folder / f"{self._task.name}.json", sealed(sidecar))
 
     def discard(self) -> None:
         """Forgets the task's rows."""
         for writer in self._writers.values():
             writer.discard()
+
+
+def _held(path: Path) -> tuple[int, str]:
+    """Size and hash of a file that the work wrote, which is on the disk from here on."""
+    make_durable(path)
+    return path.stat().st_size, sha256_file(path)
 
 
 class Work(Protocol):
@@ -275,17 +294,30 @@ def plan_job(
 
 
 def _staged(layout: Layout, folder: Path, name: str) -> bool:
-    """Whether a sidecar says that the task is done and all that it names is still there."""
+    """Whether a sidecar says that the task is done, and all that it names is as it says.
+
+    The bytes are read: what a run that was cut off left would go into tables unseen.
+    """
     path = folder / f"{name}.json"
-    if not path.exists():
+    try:
+        text = path.read_bytes()
+        if not unbroken(text):
+            return False
+    except (FileNotFoundError, ValueError):
         return False
-    sidecar = json.loads(path.read_bytes())
+    sidecar = json.loads(text)
     for table, values in sidecar["parts"].items():
         part = Part(**values)
         places = [(folder / table, part.file), (layout.table(table), part.named().file)]
-        if part.file is not None and not any((at / str(file)).exists() for at, file in places):
+        if part.file is not None and not any(
+            _is(at / str(file), part.bytes, part.sha256) for at, file in places
+        ):
             return False
-    return all((folder / file).exists() for file in sidecar["files"])
+    return all(_is(folder / file, *held) for file, held in sidecar["files"].items())
+
+
+def _is(path: Path, size: int, sha256: str) -> bool:
+    return has_size(path, size) and sha256_file(path) == sha256
 
 
 def _committed_fingerprints(
