@@ -1,0 +1,158 @@
+"""Faults, each drawn from a seed: what strikes, where, when."""
+
+import errno
+import os
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from scenes import Collection
+
+FAMILIES: Final = {"kill": 30, "power": 12, "io": 30, "bytes": 24, "clock": 4}
+"""Families of faults in process, and how often each is drawn."""
+_CHANGING: Final = ("create", "write", "rename", "sync", "mkdir", "unlink")
+_FULL: Final = ("create", "write", "mkdir", "truncate")
+_CLOSED: Final = ("create", "mkdir", "rename", "unlink", "truncate")
+# Error, what it strikes first, and what goes on failing.
+_ERRORS: Final = (
+    (errno.ENOSPC, ("create", "write", "mkdir"), _FULL),
+    (errno.ENOSPC, ("write",), _FULL),
+    (errno.EIO, ("write", "sync", "rename", "unlink"), ()),
+    (errno.EIO, ("write", "sync"), ("write", "sync")),
+    (errno.EMFILE, ("create",), ()),
+    (errno.EACCES, ("create", "rename", "unlink", "mkdir"), ()),
+    (errno.EROFS, ("create", "mkdir", "rename", "unlink"), _CLOSED),
+)
+_DAMAGES: Final = ("flip", "cut", "longer", "empty")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault.
+
+    Attributes:
+        number: The how-manieth of its seed.
+        family: One of ``FAMILIES``.
+        collection: Name of what is curated.
+        state: The output that it strikes, of ``scenes.STATES``.
+        stage: The stage that it strikes.
+        action: As of ``shim``; empty where nothing strikes the run.
+        kind: Kind of operation.
+        at: The how-manieth of its kind that the stage does.
+        error: Of ``errno``, by name.
+        later: Kinds that go on failing.
+        damage: What is done to bytes of a file between the runs.
+        seed: Of what else is drawn.
+    """
+
+    number: int
+    family: str
+    collection: str
+    state: str
+    stage: str
+    action: str = ""
+    kind: str = ""
+    at: int = 0
+    error: str = ""
+    later: tuple[str, ...] = ()
+    damage: str = ""
+    seed: int = field(default=0, repr=False)
+
+    def __str__(self) -> str:
+        strikes = f"{self.error or self.action} at {self.kind} {self.at}" if self.action else ""
+        what = " ".join(one for one in (strikes, self.damage) if one)
+        return f"{self.collection} {self.state} {self.stage}: {self.family}, {what}"
+
+
+def draw(seed: int, number: int, collections: Sequence[Collection]) -> Fault:
+    """The fault of a seed and number."""
+    chance = random.Random(f"{seed}/{number}")
+    family = chance.choices(list(FAMILIES), list(FAMILIES.values()))[0]
+    collection = chance.choices(collections, [5, 3, 2][: len(collections)])[0]
+    state = chance.choice(collection.states)
+    stages = {name: steps for name, steps in collection.steps[state].items() if steps}
+    stage = chance.choice(sorted(stages))
+    steps = stages[stage]
+    own = chance.getrandbits(32)
+    if family == "bytes" and chance.random() < 0.4:  # of an output that is whole
+        return Fault(
+            number, family, collection.name, "forced", "", damage=chance.choice(_DAMAGES), seed=own
+        )
+    error, kinds, later = "", _CHANGING, ()
+    action = chance.choice(("kill before", "kill after", "tear"))
+    if family == "power":
+        action = "kill before"
+    elif family == "clock":
+        action = "clock"
+    elif family == "io" and chance.random() < 0.12:
+        action, kinds = "short", ("write",)
+    elif family == "io":
+        number_of, kinds, later = chance.choice(_ERRORS)
+        action, error = "fail", errno.errorcode[number_of]
+    if action == "tear":
+        kinds = ("write",)
+    present = sorted({step.kind for step in steps} & set(kinds))
+    kind = chance.choice(present) if present else steps[0].kind
+    candidates = [step for step in steps if step.kind == kind]
+    commits = [step for step in candidates if _commits(step.path, step.other)]
+    chosen = chance.choice(commits if commits and chance.random() < 0.4 else candidates)
+    damage = chance.choice(_DAMAGES) if family == "bytes" else ""
+    return Fault(
+        number, family, collection.name, state, stage,
+        action, kind, chosen.number, error, later, damage, own,
+    )  # fmt: skip
+
+
+def _commits(path: Path, other: Path | None) -> bool:
+    """Whether a step makes something visible, or takes it away."""
+    name = (other or path).name
+    return name in ("_manifest.json", "croissant.json") or (
+        "tables" in path.parts and ".staging" not in path.parts
+    )
+
+
+def damage_one(fault: Fault, output: Path) -> Path:
+    """Does a fault's damage to a file of an output, drawn among kinds of files first."""
+    chance = random.Random(fault.seed)
+    files = sorted(
+        path
+        for path in output.rglob("*")
+        if path.is_file() and path.name != "lock" and path.stat().st_size
+    )
+    kinds: dict[str, list[Path]] = {}
+    for path in files:
+        kinds.setdefault(_kind(path.relative_to(output)), []).append(path)
+    path = chance.choice(kinds[chance.choice(sorted(kinds))])
+    data = bytearray(path.read_bytes())
+    if fault.damage == "flip":
+        data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+    elif fault.damage == "cut":
+        del data[chance.randrange(len(data)) :]
+    elif fault.damage == "longer":
+        data += chance.randbytes(chance.randrange(1, 100))
+    else:
+        data.clear()
+    path.write_bytes(data)
+    return path
+
+
+def lose(fault: Fault, files: Sequence[Path]) -> None:
+    """What a power cut does to bytes that were not synced: gone, cut off, or zeros."""
+    chance = random.Random(fault.seed)
+    for path in files:
+        size = path.stat().st_size
+        kept = chance.choice((0, 0, size // 2, size))
+        os.truncate(path, kept)
+        if kept and chance.random() < 0.5:
+            os.truncate(path, size)
+
+
+def _kind(path: Path) -> str:
+    """Kind of a file of an output: where it lies, and what it is."""
+    top = path.parts[0]
+    if top in (".staging", "tables"):
+        name = "manifest" if path.name.startswith("_manifest") else path.suffix
+        return f"{top} {name}"
+    return top

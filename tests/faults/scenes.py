@@ -1,0 +1,286 @@
+"""What is curated under faults: small collections, and undisturbed runs to start from and hold to.
+
+A scene is a collection in a state. ``fresh``: a run from the start. ``update``: the input, and one
+setting, changed since a run that came to its end. ``forced``: one stage is redone over a whole
+output. Of each there is a copy of the output as each stage finds it, and a list of all that the
+stage does to files, from which faults are drawn.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import common
+import made_devices
+import shim
+
+from shardwright.metadata import readback
+from shardwright.pipelines import cli
+from shardwright.pipelines import curate as curation
+
+STATES: Final = ("fresh", "update", "forced")
+_SMALL: Final = (
+    "limits.part_bytes=40KB",
+    "limits.reject_threshold=0.5",
+    "shards.size=60KB",
+    "clusters.k=4",
+    "prune.scores=[]",
+)
+_BEAM: Final = ("--runner=FnApiRunner", "--direct_num_workers=1")
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What is curated, and how.
+
+    Attributes:
+        name: Of its folder.
+        recipe: Name of the shipped recipe.
+        folder: Where all of it lies.
+        settings: What differs from the recipe.
+        before: Settings of the earlier run that ``update`` starts from.
+        states: Those of ``STATES`` that faults are drawn for.
+    """
+
+    name: str
+    recipe: str
+    folder: Path
+    settings: tuple[str, ...]
+    before: tuple[str, ...] = ()
+    states: tuple[str, ...] = STATES
+
+    @property
+    def source(self) -> Path:
+        return self.folder / "source"
+
+    @property
+    def whole(self) -> Path:
+        """Output of a run that nothing disturbed."""
+        return self.folder / "whole"
+
+    @property
+    def earlier(self) -> Path:
+        """Output of the run before the input changed."""
+        return self.folder / "earlier"
+
+    def snapshot(self, state: str, stage: str) -> Path:
+        """The output as a stage finds it."""
+        return self.whole if state == "forced" else self.folder / state / stage
+
+    def command(self, output: Path | str, *more: str, before: bool = False) -> list[str]:
+        """Arguments of ``shardwright`` that curate it."""
+        settings = (*self.settings, *(self.before if before else ()))
+        sets = [word for one in settings for word in ("--set", one)]
+        recipe = common.ROOT / "recipes" / f"{self.recipe}.yaml"
+        places = ["--output", str(output), "--input", str(self.source)]
+        return ["curate", str(recipe), *places, *sets, *more, "--", *_BEAM]
+
+    @cached_property
+    def steps(self) -> dict[str, dict[str, list[shim.Operation]]]:
+        """What each stage does to files, by state and stage."""
+        return {
+            state: {
+                path.stem: shim.operations(path)
+                for path in sorted((self.folder / "steps" / state).glob("*.log"))
+            }
+            for state in self.states
+        }
+
+
+def collections(folder: Path) -> list[Collection]:
+    """Those of the campaign."""
+    items = folder / "every" / "items"
+    exact = "limits.part_bytes=80KB"
+    code = Collection(
+        "code", "code", folder / "code", ("source.exclude=[]", *_SMALL), ("prune.fraction=0.4",)
+    )
+    images = Collection(
+        "images",
+        "images",
+        folder / "images",
+        (*_SMALL, "heterogeneity={least: 10, permutations: 19, images: 4}"),
+        ("prune.fraction=0.4",),
+    )
+    every = Collection(
+        "every",
+        "code",
+        folder / "every",
+        (
+            *("source.exclude=[]", *_SMALL, exact, "duplicates.semantic={target: 0.9}"),
+            f"decontaminate={{benchmarks: [{{name: own, uri: {items}}}]}}",
+            *("study.documents=40", "study.copies=1", "evaluate={files: 40, seeds: 1, folds: 2}"),
+            "prune.scores=null",
+        ),
+        states=("forced",),
+    )
+    return [code, images, every]
+
+
+def prepare(collection: Collection, note: Callable[[str], None]) -> None:
+    """Makes the inputs and the undisturbed runs, unless they are there."""
+    folder = collection.folder
+    if (folder / "ready").exists():
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    if collection.recipe == "code":
+        _write_code(collection)
+    else:
+        made_devices.write_devices(_made(collection.source), 5)
+    if "update" in collection.states:
+        note(f"{collection.name}: the earlier run")
+        _ended(collection.name, run(collection.command(collection.earlier, before=True), folder))
+        _change(collection)
+    note(f"{collection.name}: a run that nothing disturbs")
+    _watched(collection, "fresh", collection.whole)
+    if "update" in collection.states:
+        note(f"{collection.name}: a run over the earlier one")
+        updated = folder / "updated"
+        shutil.copytree(collection.earlier, updated)
+        _watched(collection, "update", updated)
+        if common.contents(updated) != common.contents(collection.whole):
+            raise SystemExit(f"{collection.name}: an update makes other bytes than a fresh run")
+    if "forced" in collection.states:
+        note(f"{collection.name}: a run that redoes all")
+        forced = folder / "forced-whole"
+        shutil.copytree(collection.whole, forced)
+        _watched(collection, "forced", forced, "--force")
+    (folder / "ready").touch()
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _write_code(collection: Collection) -> None:
+    count = 45 if collection.name == "every" else 30
+    source = common.copy_sources(_made(collection.source), count)
+    largest = max(source.rglob("*.py"), key=lambda path: (path.stat().st_size, path.name))
+    items = _made(collection.folder / "items")
+    (items / "item.py").write_bytes(largest.read_bytes()[:3000])
+    (source / "torn.py").write_bytes(b"\xff\xfe\x00\x01" * 40)  # a reject
+
+
+def _change(collection: Collection) -> None:
+    """One input goes, one comes, one is another."""
+    first, second, *_ = sorted(path for path in collection.source.rglob("*") if path.is_file())
+    (collection.source / f"added{second.suffix}").write_bytes(first.read_bytes())
+    first.unlink()
+    if collection.recipe == "code":
+        second.write_bytes(second.read_bytes() + b"\n# changed\n")
+    else:
+        shutil.copyfile(sorted(collection.source.rglob("*.jpg"))[-1], second)
+
+
+def _watched(collection: Collection, state: str, output: Path, *more: str) -> None:
+    """A whole run of which each stage's beginning is copied and its steps are listed."""
+    steps = _made(collection.folder / "steps" / state)
+
+    def begin(name: str) -> None:
+        shim.disarm()
+        if state != "forced":
+            shutil.copytree(output, collection.snapshot(state, name))
+        (steps / f"{name}.log").touch()
+        shim.arm(output, steps / f"{name}.log")
+
+    command = collection.command(output, *more)
+    _ended(collection.name, run(command, collection.folder, begin))
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended: its exit code, negative for a signal, and what it said."""
+
+    code: int
+    said: str
+
+    @property
+    def last(self) -> str:
+        """The last line that it said."""
+        return (self.said.strip().splitlines() or [""])[-1]
+
+
+def _ended(name: str, ended: Ended) -> None:
+    if ended.code != 0:
+        raise SystemExit(f"{name}: a run that nothing disturbs failed\n{ended.said}")
+
+
+def run(command: list[str], folder: Path, begin: Callable[[str], None] | None = None) -> Ended:
+    """Runs the command line in a forked process, which has imported all that it needs.
+
+    ``verify`` does not hand the Croissant to TensorFlow Datasets there, as that takes longer than
+    all else; that every Croissant of the campaign is the undisturbed one is seen from its bytes.
+
+    Args:
+        command: Arguments of ``shardwright``.
+        folder: Where what it says is kept until it is read.
+        begin: Called with a stage's name as the stage begins.
+    """
+    said = folder / f"said-{os.getpid()}.txt"
+    child = os.fork()
+    if child == 0:
+        _become(command, said, begin)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return Ended(code, said.read_text(errors="replace"))
+
+
+def _become(command: list[str], said: Path, begin: Callable[[str], None] | None) -> None:
+    """Is the command line in this process, and ends with it."""
+    code = 99
+    try:
+        handle = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        for stream in (1, 2):
+            os.dup2(handle, stream)
+        readback.find_spec = lambda _: None  # type: ignore[attr-defined]
+        if begin is not None:
+            _mark_stages(begin)
+        sys.argv = ["shardwright", *command]
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        except BaseException:
+            traceback.print_exc()
+            code = 98
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def _mark_stages(begin: Callable[[str], None]) -> None:
+    def marked(name: str, stage: Callable[..., None]) -> Callable[..., None]:
+        def wrapped(*given: Any) -> None:
+            begin(name)
+            stage(*given)
+
+        return wrapped
+
+    for name, stage in curation.STAGES.items():
+        curation.STAGES[name] = marked(name, stage)
+
+
+def save_modules(place: Path, collection: Collection) -> None:
+    """Lists what curating and verifying import, so that it is imported before the forks."""
+    child = os.fork()
+    if child == 0:
+        try:
+            for words in (collection.command(collection.whole), ["verify", str(collection.whole)]):
+                sys.argv = ["shardwright", *words]
+                with contextlib.suppress(SystemExit):
+                    cli.main()
+            names = sorted(name for name in sys.modules if not name.startswith("__"))
+            place.write_text(json.dumps(names))
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
