@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import yaml
 
 ROOT = Path(__file__).parents[2]
 FLINK_LIBRARIES = ROOT / ".cache" / "flink" / "lib"
@@ -37,40 +38,52 @@ JAVA = (
     *(f"--add-opens=java.base/{name}=ALL-UNNAMED" for name in _OPENED),
 )
 
-# A task manager that is gone is known to be within seconds, and its work starts elsewhere.
-_CONFIGURATION = """\
-jobmanager.rpc.address: localhost
-jobmanager.rpc.port: {rpc}
-jobmanager.bind-host: localhost
-jobmanager.memory.process.size: 1g
-rest.address: localhost
-rest.bind-address: localhost
-rest.port: {rest}
-taskmanager.host: localhost
-taskmanager.bind-host: localhost
-taskmanager.numberOfTaskSlots: {slots}
-taskmanager.cpu.cores: 2.0
-taskmanager.memory.framework.heap.size: 128m
-taskmanager.memory.framework.off-heap.size: 128m
-taskmanager.memory.task.heap.size: 256m
-taskmanager.memory.task.off-heap.size: 128m
-taskmanager.memory.network.min: 64m
-taskmanager.memory.network.max: 64m
-taskmanager.memory.managed.size: 64m
-taskmanager.memory.jvm-metaspace.size: 512m
-taskmanager.memory.jvm-overhead.min: 64m
-taskmanager.memory.jvm-overhead.max: 64m
-parallelism.default: 1
-cluster.evenly-spread-out-slots: true
-restart-strategy.type: fixed-delay
-restart-strategy.fixed-delay.attempts: {attempts}
-restart-strategy.fixed-delay.delay: 1s
-classloader.resolve-order: parent-first
-classloader.check-leaked-classloader: false
-heartbeat.interval: 1000
-heartbeat.timeout: 8000
-io.tmp.dirs: {folder}/tmp
-"""
+# What docker-compose.yml's cluster is configured with.
+CONFIGURATION = ROOT / "deploy" / "flink" / "config.yaml"
+
+
+def job_manager(libraries: Path, jar: Path, configuration: Path) -> list[str]:
+    """Command line of Flink's job manager; docker-compose.yml has the same, as of those below."""
+    entry = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
+    return _flink(entry, libraries, jar, configuration)
+
+
+def task_manager(libraries: Path, jar: Path, configuration: Path) -> list[str]:
+    """Command line of a task manager."""
+    entry = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
+    return _flink(entry, libraries, jar, configuration)
+
+
+def _flink(entry: str, libraries: Path, jar: Path, configuration: Path) -> list[str]:
+    # Beam's classes beside Flink's own, so that they are loaded and compiled once, not by job.
+    path = ["-cp", f"{libraries}/*:{jar}"]
+    return [*JAVA, "-Xmx512m", *path, entry, "--configDir", str(configuration)]
+
+
+def job_server(jar: Path, flink: str, host: str, port: int, artifacts: Path) -> list[str]:
+    """Command line of Beam's job server.
+
+    Args:
+        jar: The server.
+        flink: Host and port of the cluster.
+        host: The server's own name, as drivers know it.
+        port: Its port.
+        artifacts: Folder for what drivers stage.
+    """
+    return [
+        *(*JAVA, "-Xmx512m", "-jar", str(jar), "--flink-master", flink),
+        *("--job-host", host, "--job-port", str(port)),
+        *("--artifact-port", "0", "--expansion-port", "0", "--artifacts-dir", str(artifacts)),
+    ]
+
+
+def worker_pool(python: Path, worker: Path, port: int) -> list[str]:
+    """Command line of Beam's worker pool, which starts ``worker`` for each job."""
+    module = "apache_beam.runners.worker.worker_pool_main"
+    return [
+        *(str(python), "-m", module, f"--service_port={port}"),
+        f"--container_executable={worker}",
+    ]
 
 
 def free_port() -> int:
@@ -144,9 +157,10 @@ class Flink:
     """One job manager, task managers, and Beam's job server."""
 
     processes: Processes
-    rest: int
+    settings: dict[str, Any]
     jobs: int
     task_managers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    task_manager_ports: list[int] = field(default_factory=list)
 
     @classmethod
     def start(cls, processes: Processes, attempts: int = 3) -> "Flink":
@@ -156,14 +170,23 @@ class Flink:
             processes: Where to start them.
             attempts: How often a job is tried again when it fails.
         """
-        folder = processes.folder
-        (folder / "tmp").mkdir(parents=True)
-        ports = {"rpc": free_port(), "rest": free_port()}
-        text = _CONFIGURATION.format(folder=folder, slots=SLOTS, attempts=attempts, **ports)
-        (folder / "config.yaml").write_text(text)
-        self = cls(processes, ports["rest"], free_port())
-        entry = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
-        self._java("job-manager", entry, "-Xmx512m")
+        (processes.folder / "tmp").mkdir(parents=True)
+        settings = yaml.safe_load(CONFIGURATION.read_text()) | {
+            "jobmanager.rpc.address": "localhost",
+            "jobmanager.rpc.port": free_port(),
+            "jobmanager.bind-host": "localhost",
+            "rest.address": "localhost",
+            "rest.bind-address": "localhost",
+            "rest.port": free_port(),
+            "taskmanager.host": "localhost",
+            "taskmanager.bind-host": "localhost",
+            "taskmanager.numberOfTaskSlots": SLOTS,
+            "restart-strategy.fixed-delay.attempts": attempts,
+            "io.tmp.dirs": str(processes.folder / "tmp"),
+        }
+        self = cls(processes, settings, free_port())
+        folder = self._configure("job-manager")
+        processes.start("job-manager", *job_manager(FLINK_LIBRARIES, JOB_SERVER, folder))
         for _ in range(2):
             self.add_task_manager()
         self.start_job_server()
@@ -172,26 +195,31 @@ class Flink:
         wait_for(lambda: listens(self.jobs), 240, "job server")
         return self
 
-    def _java(self, name: str, entry: str, *settings: str) -> subprocess.Popen[bytes]:
-        # Beam's classes beside Flink's own, so that they are loaded and compiled once, not by job.
-        path = ["-cp", f"{FLINK_LIBRARIES}/*:{JOB_SERVER}", entry]
-        path += ["--configDir", self.processes.folder]
-        return self.processes.start(name, *JAVA, *settings, *path)
+    @property
+    def rest(self) -> int:
+        """Port of the job manager's REST interface."""
+        return int(self.settings["rest.port"])
+
+    def _configure(self, name: str, **changes: Any) -> Path:
+        folder = self.processes.folder / "configuration" / name
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text(yaml.safe_dump(self.settings | changes))
+        return folder
 
     def add_task_manager(self) -> None:
         """Starts one more."""
-        entry = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
         name = f"task-manager-{len(self.task_managers)}"
-        self.task_managers.append(self._java(name, entry, "-Xmx512m"))
+        self.task_manager_ports.append(free_port())
+        folder = self._configure(name, **{"taskmanager.rpc.port": self.task_manager_ports[-1]})
+        command = task_manager(FLINK_LIBRARIES, JOB_SERVER, folder)
+        self.task_managers.append(self.processes.start(name, *command))
 
     def start_job_server(self) -> None:
         """Starts Beam's job server, which translates pipelines for the cluster."""
-        self.processes.start(
-            "job-server",
-            *(*JAVA, "-Xmx512m", "-jar", JOB_SERVER, "--flink-master", f"localhost:{self.rest}"),
-            *("--job-port", str(self.jobs), "--artifact-port", "0", "--expansion-port", "0"),
-            *("--artifacts-dir", self.processes.folder / "artifacts"),
-        )
+        artifacts = self.processes.folder / "artifacts"
+        flink = f"localhost:{self.rest}"
+        command = job_server(JOB_SERVER, flink, "localhost", self.jobs, artifacts)
+        self.processes.start("job-server", *command)
 
     def get(self, path: str) -> Any:
         """What the cluster answers, or None while it does not."""
@@ -228,9 +256,7 @@ class Flink:
 def start_pool(processes: Processes) -> tuple[str, ...]:
     """Starts Beam's worker pool; options that use it."""
     port = free_port()
-    module = "apache_beam.runners.worker.worker_pool_main"
-    command = [sys.executable, "-m", module]
-    command += [f"--service_port={port}", f"--container_executable={WORKER}"]
+    command = worker_pool(Path(sys.executable), WORKER, port)
     processes.start("worker-pool", *command, PYTHONPATH=os.pathsep.join(sys.path))
     wait_for(lambda: listens(port), 240, "worker pool")
     return ("--environment_type=EXTERNAL", f"--environment_config=localhost:{port}")

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import common
+import compose
 import made_devices
 import psutil
 import pytest
@@ -20,6 +22,7 @@ from cluster import (
     SLOTS,
     Flink,
     Processes,
+    free_port,
     missing_tools,
     start_pool,
 )
@@ -191,6 +194,23 @@ def braked(flink: Flink, tmp_path: Path) -> Braked:
     marks = tmp_path / "marks"
     marks.mkdir()
     return Braked(flink, program, marks)
+
+
+def test_short_health_checks(flink: Flink) -> None:
+    """Those of docker-compose.yml."""
+    services = compose.services()
+    listening = {
+        "job-manager": (8081, flink.rest),
+        "task-manager-1": (6122, flink.task_manager_ports[-1]),
+        "job-server": (8099, flink.jobs),
+    }
+    for name, (port, other) in listening.items():
+        subprocess.run(compose.health(services[name], {port: other}), check=True)
+        gone = compose.health(services[name], {port: free_port()})
+        assert subprocess.run(gone, capture_output=True).returncode != 0
+    # what listens there is not always what is asked for
+    other = {8081: flink.task_manager_ports[-1]}
+    assert subprocess.run(compose.health(services["job-manager"], other)).returncode != 0
 
 
 def test_short_one_task_manager_killed(flink: Flink, braked: Braked, tmp_path: Path) -> None:

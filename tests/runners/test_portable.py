@@ -4,11 +4,13 @@ Jobs go there by the same protocols as to Flink.
 """
 
 import importlib
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import common
+import compose
 import pytest
 from cluster import Processes, free_port, start_portable
 
@@ -34,6 +36,14 @@ def test_curation_is_that_of_one_process(portable: Portable, tmp_path: Path) -> 
     common.run("code", source, tmp_path / "portable", beam=portable)
     assert common.contents(tmp_path / "portable") == common.contents(tmp_path / "one")
     assert len(list((tmp_path / "one" / "tables" / "records").glob("part-*"))) > 1
+
+
+def test_health_check_of_the_pool(portable: Portable) -> None:
+    port = int(portable[-1].rpartition(":")[2])
+    workers = compose.services()["workers-1"]
+    subprocess.run(compose.health(workers, {15000: port}), check=True)
+    gone = subprocess.run(compose.health(workers, {15000: free_port()}), capture_output=True)
+    assert gone.returncode != 0
 
 
 def failing(element: tuple[int, int]) -> None:

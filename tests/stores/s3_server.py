@@ -31,6 +31,11 @@ GATEWAY = Path(__file__).parents[2] / ".cache" / "bin" / "versitygw"
 KEY, SECRET = "AKIDPLANTEDKEY000000", "planted+secret/for+tests"
 
 
+def gateway(program: Path, address: str, folder: Path) -> list[str]:
+    """Command line of the gateway over a folder; docker-compose.yml has the same."""
+    return [str(program), "--port", address, "--health", "/health", "posix", str(folder)]
+
+
 @contextmanager
 def s3_server(folder: Path) -> Iterator[str]:
     """Runs a server that has one bucket, ``bucket``; yields its address."""
@@ -39,7 +44,7 @@ def s3_server(folder: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     if GATEWAY.exists():
         (folder / "bucket").mkdir(parents=True)
-        command = [str(GATEWAY), "--port", f"127.0.0.1:{port}", "posix", str(folder)]
+        command = gateway(GATEWAY, f"127.0.0.1:{port}", folder)
     else:
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     process = subprocess.Popen(
@@ -51,7 +56,9 @@ def s3_server(folder: Path) -> Iterator[str]:
     address = f"http://127.0.0.1:{port}"
     try:
         _wait_for(address, process)
-        if not GATEWAY.exists():
+        if GATEWAY.exists():
+            urllib.request.urlopen(f"{address}/health", timeout=60).close()
+        else:
             client = boto3.client(
                 "s3",
                 endpoint_url=address,
