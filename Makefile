@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/ready
 WORKERS ?= 2
 
-.PHONY: demo test test-slow test-cuda test-flink test-flink-short test-airflow check fix bench bench-kernels \
+.PHONY: demo test test-slow test-cuda test-fuzz test-fuzz-guided audit test-flink test-flink-short test-airflow check fix bench bench-kernels \
   bench-duplicates bench-semdedup \
   bench-pruning bench-loader bench-heterogeneity bench-metadata clean
 
@@ -79,6 +79,27 @@ $(JOB_SERVER): tests/runners/job_server.xml
 test-airflow: $(READY) .venv-airflow/ready
 	$(BIN)/mypy --python-executable .venv-airflow/bin/python dags
 	.venv-airflow/bin/python -m pytest -c tests/airflow/pytest.ini tests/airflow
+
+# Mutated inputs of every kind of source; goes on where it was stopped. A short form: INPUTS=300.
+INPUTS ?= 10000
+test-fuzz: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m fuzz.campaign --inputs $(INPUTS) --workers $(WORKERS)
+
+# The parsers that are our own, led by what of them an input reaches; seconds for each of them.
+FUZZ_SECONDS ?= 60
+test-fuzz-guided: $(READY)
+	for target in $$(PYTHONPATH=tests $(BIN)/python -m fuzz.guided --list); do \
+	  PYTHONPATH=tests $(BIN)/python -m fuzz.guided $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
+
+# What is pinned, against databases of advisories; without one it says so and does not fail.
+.venv-audit/ready:
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet pip-audit==2.10.1
+	touch $@
+
+audit: .venv-audit/ready
+	.venv-audit/bin/python .ci/audit.py .venv-audit/bin/pip-audit constraints.txt constraints-airflow.txt
 
 # A real S3 server; without it the tests of stores run on moto's.
 .cache/bin/versitygw:

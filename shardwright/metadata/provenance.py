@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -10,6 +9,7 @@ from urllib.parse import quote
 
 import shardwright
 from shardwright.errors import DataError
+from shardwright.metadata.credentials import without_credentials
 from shardwright.metadata.filelist import FileList, read_file_list
 from shardwright.metadata.files import canonical_json
 from shardwright.metadata.layout import STAGES, Layout
@@ -33,8 +33,8 @@ _TOLD = ("@id", "@type", "sha256", *_CARRIED)
 def source(layout: Layout, recipe: Mapping[str, Any]) -> Node:
     """Where the inputs came from: an entity with the source's stable name.
 
-    An address with a scheme is told, without its password; a local path is not. Of a source that
-    is a Croissant, licence, citation, creators and the lineage that it tells are carried over:
+    An address with a scheme is told, without credentials; a local path is not. Of a source that is
+    a Croissant, licence, citation, creators and the lineage that it tells are carried over:
     ``license`` as a text or a named ``sc:CreativeWork``, or a list of these; ``citeAs`` as a text;
     ``creator`` and ``publisher`` as lists of persons and organizations with name and ``@id``. That
     is what mlcroissant takes of a dataset.
@@ -48,7 +48,7 @@ def source(layout: Layout, recipe: Mapping[str, Any]) -> Node:
     given = _source_croissant(layout) if stated.get("kind") == "croissant" else {}
     uri = str(given.get(LOCATION) or stated["uri"])
     if "://" in uri and not uri.startswith("file://"):
-        entity["prov:atLocation"] = without_password(uri)
+        entity["prov:atLocation"] = without_credentials(uri)
     return entity | _carried(given, f"{entity['@id']}/")
 
 
@@ -139,11 +139,6 @@ def _renamed(value: Any, prefix: str) -> Any:
     if isinstance(given, str) and not given.startswith("_:") and ":" not in given.split("/")[0]:
         node["@id"] = prefix + given
     return node
-
-
-def without_password(uri: str) -> str:
-    """The address without the user and password that may stand before its host."""
-    return re.sub(r"(?<=://)[^/?#]*@", "", uri)
 
 
 def origins(layout: Layout) -> dict[str, list[tuple[Origin, str, str]]]:

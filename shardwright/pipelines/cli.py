@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shardwright.errors import DataError, UserError
+from shardwright.metadata.credentials import without_credentials
 from shardwright.metadata.memory import ENVIRONMENT, parse_limit
 
 app = typer.Typer(
@@ -314,10 +315,10 @@ def main() -> None:
     try:
         app(arguments, obj=beam_arguments)
     except UserError as error:
-        print(f"shardwright: {error}", file=sys.stderr)
+        print(f"shardwright: {without_credentials(str(error))}", file=sys.stderr)
         sys.exit(2)
     except DataError as error:
-        print(f"shardwright: {error}", file=sys.stderr)
+        print(f"shardwright: {without_credentials(str(error))}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("shardwright: interrupted; the same command goes on from here", file=sys.stderr)

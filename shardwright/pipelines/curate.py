@@ -14,6 +14,7 @@ import yaml
 
 from shardwright.errors import UserError
 from shardwright.metadata.catalog import connect
+from shardwright.metadata.credentials import recipe_without_credentials
 from shardwright.metadata.filelist import read_file_list
 from shardwright.metadata.files import write_whole
 from shardwright.metadata.integrity import lineage_faults
@@ -287,7 +288,8 @@ def dry_run(
     run = Run(recipe, Layout(output.absolute()), limit=limit, force=force)
     if "score" in names:
         check_labels(run, "ingest" in names)
-    lines = [yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False).rstrip(), "", "plan:"]
+    shown = recipe_without_credentials(recipe.model_dump(mode="json"))
+    lines = [yaml.safe_dump(shown, sort_keys=False).rstrip(), "", "plan:"]
     records = run.layout.manifest("records")
     listing = _listed(run, records) if "ingest" in names else None
     for name in names:

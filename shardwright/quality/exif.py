@@ -6,6 +6,7 @@ followed, and of each only its first few bytes.
 """
 
 import math
+import re
 import struct
 from collections.abc import Iterator, Mapping, Set
 from typing import TypeAlias
@@ -19,6 +20,16 @@ _FORMATS = {3: "H", 4: "L", 5: "LL", 8: "h", 9: "l", 10: "ll", 11: "f", 12: "d"}
 _RATIONALS = (5, 10)
 
 _BASE = ExifTags.Base
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 
 Value: TypeAlias = float | str | bool
 
@@ -52,6 +63,25 @@ def read_exif(image: Image.Image, data: bytes, wanted: Set[int]) -> dict[int, Va
                 if value is not None:
                     values[tag] = value
     return values
+
+
+def upright(image: Image.Image, loaded: Image.Image, data: bytes) -> Image.Image:
+    """A picture turned as its EXIF says or else, as Pillow has it, its XMP.
+
+    Args:
+        image: The picture, or one that was made of it.
+        loaded: The picture as Pillow has loaded it; a TIFF has then been turned already.
+        data: What it was opened from.
+    """
+    if loaded.format == "TIFF":
+        return image
+    said = read_exif(loaded, data, {_BASE.Orientation}).get(_BASE.Orientation)
+    if not isinstance(said, float):
+        xmp = loaded.info.get("XML:com.adobe.xmp") or loaded.info.get("xmp") or b""
+        found = _XMP_ORIENTATION.search(xmp if isinstance(xmp, bytes) else str(xmp).encode())
+        said = float(found[1]) if found else 1.0
+    turn = _TURNS.get(said)
+    return image if turn is None else image.transpose(turn)
 
 
 def exif_text(said: Mapping[int, Value], tag: int) -> str | None:

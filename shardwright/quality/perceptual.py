@@ -9,9 +9,10 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image
+from PIL import Image
 
 from shardwright.embeddings.pixels import decode_rgb, opened
+from shardwright.quality.exif import upright
 
 _CELLS = 32  # luminance is averaged over so many cells each way
 _FINE = 4 * _CELLS  # pixels each way that are kept to average over
@@ -39,15 +40,6 @@ _FREQUENCIES = tuple(
 )
 
 _PLAIN = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")  # modes of eight bits in levels of light
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 Integers = npt.NDArray[np.int64]
 
@@ -103,19 +95,10 @@ def pixel_sha256(data: bytes) -> str:
     """
     with opened(data) as image:
         image.load()
-        mode, pixels = _canonical(_upright(image, image))
+        mode, pixels = _canonical(upright(image, image, data))
         digest = hashlib.sha256(f"{mode} {pixels.shape[1]} {pixels.shape[0]}\n".encode())
         digest.update(pixels.tobytes())
         return digest.hexdigest()
-
-
-def _upright(image: Image.Image, loaded: Image.Image) -> Image.Image:
-    """Turns ``image`` as the EXIF of ``loaded`` says, read after decoding: TIFF turns itself."""
-    try:
-        turn = _TURNS.get(loaded.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # broken EXIF makes no broken image
-        return image
-    return image if turn is None else image.transpose(turn)
 
 
 def _canonical(image: Image.Image) -> tuple[str, npt.NDArray[np.generic]]:
@@ -147,7 +130,7 @@ def _luminance(data: bytes) -> Integers:
             ground = Image.new("RGB", image.size, (255, 255, 255))
             ground.paste(image, mask=image)
             image = ground.convert("L")
-        levels = np.asarray(_upright(image, loaded)).astype(np.int64)
+        levels = np.asarray(upright(image, loaded, data)).astype(np.int64)
     area = levels.size
     return (2 * _STEPS * _cell_sums(_cell_sums(levels).T).T + area) // (2 * area)
 

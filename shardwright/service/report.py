@@ -15,10 +15,10 @@ import duckdb
 
 import shardwright
 from shardwright.metadata.catalog import connect
+from shardwright.metadata.credentials import recipe_without_credentials
 from shardwright.metadata.filelist import read_file_list
 from shardwright.metadata.files import write_whole
 from shardwright.metadata.layout import Layout
-from shardwright.metadata.provenance import without_password
 from shardwright.metadata.schemas import blob
 from shardwright.service.evaluation import evaluation_section
 from shardwright.service.figures import picture
@@ -364,9 +364,8 @@ def _stages(metrics: dict[str, Any]) -> Iterator[str]:
 def _recipe(recipe: dict[str, Any]) -> Iterator[str]:
     if not recipe:
         return
-    source = recipe.get("source")
-    if isinstance(source, dict) and "uri" in source:
-        recipe = recipe | {"source": source | {"uri": without_password(str(source["uri"]))}}
-    text = json.dumps(recipe, indent=2, ensure_ascii=False)[:_RECIPE_CHARACTERS]
+    text = json.dumps(recipe_without_credentials(recipe), indent=2, ensure_ascii=False)[
+        :_RECIPE_CHARACTERS
+    ]
     yield "<h2>Recipe</h2>"
     yield f"<details><summary>as it ran</summary><pre>{block(text, 600, 400)}</pre></details>"

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import duckdb
-from PIL import Image, ImageOps
+from PIL import Image
 
 from shardwright.embeddings.pixels import SILENCE
 from shardwright.metadata.layout import Layout
 from shardwright.metadata.lookup import places, read_row, rows_of
+from shardwright.quality.exif import upright
 
 _REASONS = 16
 _THUMBNAIL = 176
@@ -92,7 +93,8 @@ def thumbnail(data: bytes) -> str | None:
             if image.width * image.height > _MAX_PIXELS:
                 return None
             image.draft("RGB", (2 * _THUMBNAIL, 2 * _THUMBNAIL))
-            small = ImageOps.exif_transpose(image)
+            image.load()
+            small = upright(image, image, data)
             small.thumbnail((_THUMBNAIL, _THUMBNAIL))
             out = io.BytesIO()
             small.convert("RGBA" if small.has_transparency_data else "RGB").save(

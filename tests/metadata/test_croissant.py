@@ -18,11 +18,11 @@ from PIL import Image
 
 from shardwright.errors import UserError
 from shardwright.metadata import schemas
+from shardwright.metadata.credentials import without_credentials
 from shardwright.metadata.croissant import croissant, write_croissant
 from shardwright.metadata.filelist import ListedFile, write_file_list
 from shardwright.metadata.files import sha256_file
 from shardwright.metadata.layout import Layout
-from shardwright.metadata.provenance import without_password
 
 pytest_plugins = ("metadata.outputs",)
 
@@ -299,9 +299,9 @@ def test_lineage_joins_the_stages_by_hash(code: Layout) -> None:
 
 
 def test_password_goes_and_nothing_else() -> None:
-    assert without_password("https://a:b@h.org/x@y") == "https://h.org/x@y"
-    assert without_password("s3://bucket/a@b") == "s3://bucket/a@b"
-    assert without_password("../data @ home") == "../data @ home"
+    assert without_credentials("https://a:b@h.org/x@y") == "https://h.org/x@y"
+    assert without_credentials("s3://bucket/a@b") == "s3://bucket/a@b"
+    assert without_credentials("../data @ home") == "../data @ home"
 
 
 def test_same_tables_same_metadata(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from shardwright.errors import UserError
+from shardwright.metadata.credentials import without_credentials
 from shardwright.metadata.provenance import LOCATION
 from shardwright.metadata.vocabulary import PREFIXES, bare
 from shardwright.pipelines.sources.storage import (
@@ -153,8 +154,23 @@ def lineage_document(uri: str) -> str:
     """The document as it is kept for lineage: a copy, with its address under ``LOCATION``."""
     document = read_document(uri)
     location = shown_address(document.location)
-    kept = {**document.content, LOCATION: location}
+    kept = {term: _kept(value) for term, value in document.content.items()}
+    kept[LOCATION] = location
     return json.dumps(kept, indent=1, ensure_ascii=True) + "\n"
+
+
+def _kept(value: Any) -> Any:
+    """A value of the document, whose files' addresses are told without credentials."""
+    if isinstance(value, list):
+        return [_kept(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        term: without_credentials(one)
+        if bare(term) == "contentUrl" and isinstance(one, str)
+        else one
+        for term, one in value.items()
+    }
 
 
 def shown_address(uri: str) -> str:

@@ -14,6 +14,7 @@ import urllib.parse
 from typing import BinaryIO
 
 from shardwright.errors import UserError
+from shardwright.metadata.credentials import without_credentials
 from shardwright.pipelines.sources.names import shown
 from shardwright.pipelines.sources.types import Refusal
 
@@ -106,7 +107,7 @@ def explain(error: BaseException) -> str:
     if isinstance(error, RecursionError):
         return "nested too deeply"  # how Python says it depends on where it noticed
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return _ADDRESS.sub("", " ".join(shown(str(text)).split()))[:500]
+    return without_credentials(_ADDRESS.sub("", " ".join(shown(str(text)).split())))[:500]
 
 
 def _open_local(path: str) -> tuple[int, int]:

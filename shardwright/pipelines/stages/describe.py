@@ -4,6 +4,7 @@ import json
 
 from shardwright.errors import DataError
 from shardwright.metadata.catalog import write_catalog
+from shardwright.metadata.credentials import recipe_without_credentials
 from shardwright.metadata.croissant import write_croissant
 from shardwright.metadata.files import write_whole
 from shardwright.metadata.integrity import lineage_faults
@@ -24,7 +25,7 @@ def run_describe(run: Run, progress: StageProgress) -> None:
     from shardwright.service.report import write_report  # matplotlib takes a while to load
 
     run.incomplete()
-    recipe = run.recipe.model_dump(mode="json")
+    recipe = recipe_without_credentials(run.recipe.model_dump(mode="json"))
     write_whole(layout.root / "recipe.json", json.dumps(recipe, indent=1) + "\n")
     write_catalog(layout)
     write_report(layout)

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import JpegImagePlugin
 
+from shardwright.embeddings.pixels import SILENCE
+
 Table = npt.NDArray[np.int64]
 
 # fmt: off
@@ -90,7 +92,8 @@ def read_jpeg(data: bytes) -> JpegFacts | None:
         of a kind that Pillow does not read (12 bits, lossless, arithmetic coding).
     """
     try:
-        image = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
+        with SILENCE:
+            image = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
         layers = list(image.layer)
         tables = [image.quantization[layer[3]] for layer in layers]
         progressive = "progressive" in image.info
