@@ -25,6 +25,7 @@ from shardwright.metadata.mend import drop_damaged
 from shardwright.metadata.mirror import mirrored
 from shardwright.metadata.openlineage import told_stages
 from shardwright.pipelines.disk import told_plainly
+from shardwright.pipelines.estimate import Costs, total
 from shardwright.pipelines.execution import check_beam_arguments
 from shardwright.pipelines.labels import check_labels
 from shardwright.pipelines.opt_out import read_opt_outs
@@ -57,6 +58,9 @@ _BEAM_STAGES = (
     *("ingest", "filter", "duplicates", "embed", "decontaminate", "semantic"),
     *("cluster", "study", "score", "heterogeneity", "evaluate", "shard"),
 )
+
+_ONE_RECORD = ("files", "git")
+"""Kinds of sources in which every input is one record."""
 
 STAGES: dict[str, Callable[[Run, StageProgress], None]] = {
     "ingest": run_ingest,
@@ -155,6 +159,7 @@ def curate(
     ):
         for line in drop_damaged(layout):
             run.reporter.note(line)
+        costs = Costs.of(recipe, layout)
         for name in names:
             with told(name), run.reporter.stage(name) as progress:
                 since = time.time_ns()
@@ -162,9 +167,9 @@ def curate(
                 progress.written = _written(layout, since)
             done = run.reporter.metrics[-1]
             if memory is not None and done.peak_bytes > memory:
-                held, limit = done.peak_bytes / 1e9, memory / 1e9
-                run.reporter.note(f"{name}: held {held:.2f} GB, the limit is {limit:.2f} GB")
-            _remember(layout, done)
+                held, most = done.peak_bytes / 1e9, memory / 1e9
+                run.reporter.note(f"{name}: held {held:.2f} GB, the limit is {most:.2f} GB")
+            _remember(layout, done, costs)
             commit()
         return summarise(layout, time.monotonic() - started)
 
@@ -198,10 +203,17 @@ def _made(path: Path, since: int) -> int:
     return found.st_size if found.st_mtime_ns >= since and stat.S_ISREG(found.st_mode) else 0
 
 
-def _remember(layout: Layout, done: StageMetrics) -> None:
-    """Puts what a stage did into ``metrics.json``, in place of what it did in an earlier run."""
+def _remember(layout: Layout, done: StageMetrics, costs: Costs) -> None:
+    """Puts what a stage did into ``metrics.json``, in place of what it did in an earlier run.
+
+    Beside it stands what the model of costs had said for as much input.
+    """
     path = layout.root / "metrics.json"
     by_stage = _remembered(path) | {done.stage: asdict(done)}
+    if "ingest" in by_stage:
+        ingest = by_stage["ingest"]
+        expected = costs.estimate(done.stage, ingest["records"], ingest["bytes"])
+        by_stage[done.stage]["estimate"] = None if expected is None else asdict(expected)
     stages = [by_stage[name] for name in STAGES if name in by_stage]
     metrics = {"stages": stages, "seconds": sum(stage["seconds"] for stage in stages)}
     write_whole(path, json.dumps(metrics, indent=1) + "\n")
@@ -299,7 +311,30 @@ def dry_run(
             lines.append(f"  {name}: over the records")
         else:
             lines.append(f"  {name}: over {records.rows:,} records or fewer")
+    lines += _expected(run, names, records, listing)
     return "\n".join(lines + budget_lines(run, lambda: (listing or _listed(run, records)).bytes))
+
+
+def _expected(
+    run: Run, names: Sequence[str], records: Manifest | None, listing: "_Listed | None"
+) -> list[str]:
+    """Lines of what the stages are to take, if all parts are made."""
+    if listing is not None and run.recipe.source.kind in _ONE_RECORD:
+        count, size = listing.inputs, listing.bytes
+    elif records is not None:
+        count, size = records.rows, records.bytes
+    else:
+        return ["estimate: none, inputs hold any number of records; run it with --limit first"]
+    costs = Costs.of(run.recipe, run.layout)
+    found = {name: costs.estimate(name, count, size) for name in names}
+    known = {name: one for name, one in found.items() if one is not None}
+    lines = [f"  {name}: {one}" for name, one in known.items() if one.seconds]
+    lines += [f"  {name}: not known" for name in found if name not in known]
+    return [
+        f"estimate: {total(known.values())}, if nothing is reused",
+        *lines,
+        f"  rates: {costs.basis}",
+    ]
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ PAGES = {
         *("precision", "heterogeneity", "devices_training"),
         *(
             "metadata",
+            "resources",
             "compare",
             "lineage",
             "shards",
