@@ -25,7 +25,8 @@ _REMEDIES = {
     errno.ENFILE: "raise the limit of open files",
     errno.EIO: "see the system's log for what the disk says",
 }
-_ERROR = re.compile(r"\[Errno (\d+)\] [^\n]*?(?:: '([^'\n]*)')?[^\n]*$", re.MULTILINE)
+_ERROR = re.compile(r"\[Errno (\d+)\] ([^\n]*)")
+_NAME = re.compile(r": '([^']*)'")
 
 
 @contextmanager
@@ -68,6 +69,7 @@ def _of_text(text: str) -> tuple[int, str] | None:
     """The last error of the system that a text tells of; DuckDB gives no number."""
     found = list(_ERROR.finditer(text))
     if found:
-        return int(found[-1][1]), found[-1][2] or ""
+        name = _NAME.search(found[-1][2])
+        return int(found[-1][1]), name[1] if name else ""
     named = (number for number in _REMEDIES if os.strerror(number) in text)
     return next(((number, "") for number in named), None)

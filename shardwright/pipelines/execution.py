@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from shardwright.errors import UserError
 from shardwright.metadata.memory import memory_limit
+from shardwright.pipelines.local_workers import told_once
 from shardwright.pipelines.memory import workers_below
 from shardwright.pipelines.portable import check_portable, portable_runner, raise_meaning, reach
 
@@ -114,7 +115,7 @@ def run_each(
 
     Raises:
         UserError: The runner's servers cannot be reached, or a worker does not see the output.
-        DataError: A cluster gave up.
+        DataError: A cluster gave up, or a worker process died.
     """
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     # Workers share the cores already: BLAS takes one thread in each of them, here and in processes.
@@ -122,7 +123,8 @@ def run_each(
     with threadpool_limits(1, user_api="blas"):
         runner = portable_runner(options)
         if runner is None:
-            _run_pipeline(name, elements, function, options)
+            with told_once():
+                _run_pipeline(name, elements, function, options)
             return
         reach(runner, options)
         logging.getLogger().addFilter(_is_not_told_twice)
