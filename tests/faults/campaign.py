@@ -9,7 +9,6 @@ not done again while the code is the same; the same command goes on. The last li
 import argparse
 import errno
 import hashlib
-import importlib
 import json
 import os
 import shutil
@@ -23,10 +22,12 @@ from typing import Any
 
 import common
 import draws
+import outside
 import scenes
 import shim
 from draws import Fault
-from judge import judge, partial
+from judge import Judged, judge, partial
+from outside import Struck
 from scenes import Collection, Ended
 
 import shardwright
@@ -68,91 +69,96 @@ class Outcome:
 def strike(fault: Fault, collection: Collection, folder: Path) -> Outcome:
     """Runs a fault in a folder of its own, which stays if something is wrong."""
     output = folder / "out"
-    shutil.copytree(collection.snapshot(fault.state, fault.stage), output)
-    ended, where, struck = Ended(0, ""), "", True
-    if fault.action:
-        ended, hit = _struck(fault, collection, output, folder)
-        if hit is None:
-            shutil.rmtree(folder)
-            return Outcome(fault, struck=False)
-        where = str(hit.relative_to(output)) if hit.is_relative_to(output) else str(hit)
-    states = (collection.whole,)
-    if fault.state == "update":
-        states = (collection.earlier, collection.whole)
-    wrong = [f"before the next run: {one}" for one in partial(output, states)]
-    told_at_once = True
+    struck = (outside.FAMILIES.get(fault.family) or _inside)(fault, collection, folder)
+    if not struck.struck:
+        shutil.rmtree(folder)
+        return Outcome(fault, struck=False)
+    ended, where, wrong = struck.ended, struck.where, [*struck.wrong]
+    states = [collection.whole, *([collection.earlier] if fault.state == "update" else [])]
+    wrong += [f"before the next run: {one}" for one in partial(output, states)]
     if fault.damage:
-        damaged = draws.damage_one(fault, output)
-        where = str(damaged.relative_to(output))
-        if not fault.action and where.startswith(("tables", "shards", "indexes", "croissant")):
-            told_at_once = scenes.run(["verify", str(output)], folder).code == 1
-    if not told_at_once:
-        wrong.append(f"{where}: damaged, and verify does not notice")
-    if ended.code == 99 or ended.code < -9:
-        wrong.append(f"the run ended with {ended.code}: {ended.last}")
-    again = scenes.run(collection.command(output), folder)
-    ends, judged, noticed = _judged(collection, output, folder, again)
-    traced = "Traceback" in ended.said and fault.family != "bytes"
+        where = str(draws.damage_one(fault, output).relative_to(output))
+        committed = where.startswith(("tables", "shards", "indexes", "croissant"))
+        if not fault.action and committed and _verify(output, folder).code != 1:
+            wrong.append(f"{where}: damaged, and verify does not notice")
+    again = struck.again or scenes.run(collection.command(output), folder)
+    ends, judged, told = _judged(collection, output, folder, again)
+    if ends != "recovered":
+        noticed = fault.damage and "Traceback" not in told and Path(where).name in told
+        wrong += (
+            [] if noticed else [f"next run: exit {again.code}: {again.last}", *judged.wrong[:5]]
+        )
     if ends != "recovered" and fault.damage:
-        wrong += [] if noticed else [f"the next run: exit {again.code}: {again.last}"]
         forced = scenes.run(collection.command(output, "--force"), folder)
         last, judged, _ = _judged(collection, output, folder, forced)
-        ends = ends if noticed and last == "recovered" else "failed"
-        wrong += [] if last == "recovered" else [f"with --force: {forced.code}: {forced.last}"]
-    elif ends != "recovered":
-        ends = "failed"
-        wrong.append(f"the next run: exit {again.code}: {again.last}")
+        wrong += [] if last == "recovered" else [f"--force: exit {forced.code}: {forced.last}"]
     wrong += judged.wrong[:5]
-    outcome = Outcome(
-        fault, struck, where, ended.code, ended.last[:300], traced, ends if not wrong else "failed",
-        judged.lost, judged.duplicated, wrong,
-    )  # fmt: skip
-    if outcome.ends == "failed":
-        (folder / "said.txt").write_text(f"{ended.said}\n--- again\n{again.said}")
+    if wrong:
+        said = f"{ended.code}\n{ended.said}\n--- {again.code}\n{again.said}"
+        (folder / "said.txt").write_text(said)
     else:
         shutil.rmtree(folder)
-    return outcome
+    return Outcome(
+        fault,
+        True,
+        where,
+        ended.code,
+        ended.last[:300],
+        "Traceback" in ended.said,
+        "failed" if wrong else ends,
+        judged.lost,
+        judged.duplicated,
+        wrong,
+    )
+
+
+def _verify(output: Path, folder: Path) -> Ended:
+    return scenes.run(["verify", str(output)], folder)
 
 
 def _judged(
     collection: Collection, output: Path, folder: Path, ended: Ended
-) -> tuple[str, Any, bool]:
-    """How a run ended, what it made, and whether what is not right was noticed."""
+) -> tuple[str, Judged, str]:
+    """How a run ended, what it made, and what is told of what is not right."""
     judged = judge(output, collection.whole)
     if ended.code != 0:
-        return "refused", judged, ended.code in (1, 2) and "Traceback" not in ended.said
-    verified = scenes.run(["verify", str(output)], folder)
-    if judged.right and verified.code == 0:
-        return "recovered", judged, True
-    return "told", judged, verified.code == 1
+        return "refused", judged, ended.said
+    verified = _verify(output, folder)
+    ends = "recovered" if judged.right and verified.code == 0 else "told"
+    return ends, judged, verified.said if verified.code == 1 else ""
 
 
-def _struck(
-    fault: Fault, collection: Collection, output: Path, folder: Path
-) -> tuple[Ended, Path | None]:
-    """Runs until the fault strikes, or to the end; and the file that was struck."""
-    log = folder / "steps.log"
+def _inside(fault: Fault, collection: Collection, folder: Path) -> Struck:
+    """Runs until the fault strikes, or to the end."""
+    output, log = folder / "out", folder / "steps.log"
+    shutil.copytree(collection.snapshot(fault.state, fault.stage), output)
+    if not fault.action:
+        return Struck(Ended(0, ""), "")
     log.touch()
     later = list(scenes.curation.STAGES)
     stages = [fault.stage] if fault.state == "forced" else later[later.index(fault.stage) :]
     options = [word for name in stages for word in ("--stage", name)]
-    if fault.state == "forced":
-        options.append("--force")
+    options += ["--force"] if fault.state == "forced" else []
 
     def begin(name: str) -> None:
         if name == fault.stage:
             error = getattr(errno, fault.error) if fault.error else 0
-            shim.arm(
-                output, log, fault.kind, fault.at, fault.action,
-                error=error, later=fault.later, shift=86_400,
-            )  # fmt: skip
+            given = (fault.kind, fault.at, fault.action)
+            shim.arm(output, log, *given, error=error, later=fault.later, shift=fault.shift)
 
     ended = scenes.run(collection.command(output, *options), folder, begin)
     done = shim.operations(log)
     hit = next((step for step in done if step.hit), None)
-    if hit is not None and fault.family == "power":
+    if hit is None:
+        return Struck(ended, "", struck=False)
+    if fault.family == "power":
         draws.lose(fault, shim.unsynced(done))
-    return ended, None if hit is None else hit.other or hit.path
+    path = hit.other or hit.path
+    where = str(path.relative_to(output) if path.is_relative_to(output) else path)
+    killed = fault.action in ("kill before", "kill after", "tear")
+    wrong = [] if ended.code == (-9 if killed else ended.code) else [f"exit {ended.code}"]
+    wrong += [f"exit {ended.code}: {ended.last}"] if not killed and ended.code < 0 else []
+    return Struck(ended, where, wrong)
 
 
 def code_key() -> str:
@@ -166,29 +172,33 @@ def code_key() -> str:
     return key.hexdigest()[:12]
 
 
+def note(text: str) -> None:
+    """Says what is being done."""
+    print(text, flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--faults", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--collections", default="code,images,every")
     parser.add_argument("--folder", type=Path, default=common.ROOT / ".cache" / "faults")
     given = parser.parse_args()
-    folder = (given.folder / code_key()).absolute()
+    folder = (given.folder / f"campaign-{code_key()}").absolute()
     shim.preloaded(shim.build(given.folder.absolute()))
-    for old in given.folder.iterdir():
-        if old.is_dir() and old != folder:
+    for old in given.folder.glob("campaign-*"):
+        if old != folder:
             shutil.rmtree(old)
-    collections = scenes.collections(folder / "scenes")
-    for collection in collections:
-        scenes.prepare(collection, print)
+    for family in (*draws.INSIDE, *draws.OUTSIDE):
+        if not draws.possible(family):
+            note(f"without faults of {family}: they need root")
+    chosen = given.collections.split(",")
+    collections = [one for one in scenes.collections(folder / "scenes") if one.name in chosen]
     modules = folder / "modules.json"
-    if not modules.exists():
-        scenes.save_modules(modules, collections[-1])
-    for name in json.loads(modules.read_text()):
-        try:
-            importlib.import_module(name)
-        except ImportError:
-            continue
+    scenes.import_known(modules)
+    for collection in collections:
+        scenes.prepare(collection, modules, note)
     log = folder / f"seed-{given.seed}.jsonl"
     done = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     if campaign(given.seed, given.faults, collections, done, log, given.workers):

@@ -10,8 +10,10 @@ from typing import Final
 
 from scenes import Collection
 
-FAMILIES: Final = {"kill": 30, "power": 12, "io": 30, "bytes": 24, "clock": 4}
-"""Families of faults in process, and how often each is drawn."""
+INSIDE: Final = {"kill": 27, "power": 12, "io": 27, "bytes": 20, "clock": 3}
+OUTSIDE: Final = {"disk": 2, "rights": 2, "together": 2, "process": 2, "store": 3}
+"""Families of faults, in a process and from outside of it, and how often each is drawn."""
+_DAY: Final = 86_400
 _CHANGING: Final = ("create", "write", "rename", "sync", "mkdir", "unlink")
 _FULL: Final = ("create", "write", "mkdir", "truncate")
 _CLOSED: Final = ("create", "mkdir", "rename", "unlink", "truncate")
@@ -34,7 +36,7 @@ class Fault:
 
     Attributes:
         number: The how-manieth of its seed.
-        family: One of ``FAMILIES``.
+        family: One of ``INSIDE`` or ``OUTSIDE``.
         collection: Name of what is curated.
         state: The output that it strikes, of ``scenes.STATES``.
         stage: The stage that it strikes.
@@ -44,6 +46,8 @@ class Fault:
         error: Of ``errno``, by name.
         later: Kinds that go on failing.
         damage: What is done to bytes of a file between the runs.
+        shift: Seconds that the clock goes back: when the fault strikes, or, where it is negative,
+            in the run after the one that is struck.
         seed: Of what else is drawn.
     """
 
@@ -58,6 +62,7 @@ class Fault:
     error: str = ""
     later: tuple[str, ...] = ()
     damage: str = ""
+    shift: int = 0
     seed: int = field(default=0, repr=False)
 
     def __str__(self) -> str:
@@ -69,13 +74,17 @@ class Fault:
 def draw(seed: int, number: int, collections: Sequence[Collection]) -> Fault:
     """The fault of a seed and number."""
     chance = random.Random(f"{seed}/{number}")
-    family = chance.choices(list(FAMILIES), list(FAMILIES.values()))[0]
-    collection = chance.choices(collections, [5, 3, 2][: len(collections)])[0]
+    families = {name: n for name, n in (INSIDE | OUTSIDE).items() if possible(name)}
+    family = chance.choices(list(families), list(families.values()))[0]
+    among = collections[:2] if family in OUTSIDE else collections
+    collection = chance.choices(among, (5, 3, 2)[: len(among)])[0]
     state = chance.choice(collection.states)
     stages = {name: steps for name, steps in collection.steps[state].items() if steps}
     stage = chance.choice(sorted(stages))
     steps = stages[stage]
     own = chance.getrandbits(32)
+    if family in OUTSIDE:
+        return Fault(number, family, collection.name, state, stage, seed=own)
     if family == "bytes" and chance.random() < 0.4:  # of an output that is whole
         return Fault(
             number, family, collection.name, "forced", "", damage=chance.choice(_DAMAGES), seed=own
@@ -99,10 +108,20 @@ def draw(seed: int, number: int, collections: Sequence[Collection]) -> Fault:
     commits = [step for step in candidates if _commits(step.path, step.other)]
     chosen = chance.choice(commits if commits and chance.random() < 0.4 else candidates)
     damage = chance.choice(_DAMAGES) if family == "bytes" else ""
+    shift = 0
+    if family == "clock":
+        shift = _DAY
+    elif family == "kill" and chance.random() < 0.2:
+        shift = -_DAY  # a clock that is a day ahead, and right in the next run
     return Fault(
         number, family, collection.name, state, stage,
-        action, kind, chosen.number, error, later, damage, own,
+        action, kind, chosen.number, error, later, damage, shift, own,
     )  # fmt: skip
+
+
+def possible(family: str) -> bool:
+    """Whether faults of a family can be made here: only root mounts disks and is another user."""
+    return family not in ("disk", "rights") or os.getuid() == 0
 
 
 def _commits(path: Path, other: Path | None) -> bool:

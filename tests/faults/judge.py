@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -49,6 +50,7 @@ def judge(output: Path, whole: Path) -> Judged:
         if mine.get(path) != reference.get(path)
     ]
     wrong += _manifests(output, whole)
+    wrong += [f"{path}: left over" for path in sorted(_files(output) - _files(whole) - mine.keys())]
     try:
         if common.croissant_without_times(output) != _croissant(whole):
             wrong.append("croissant.json: says other things")
@@ -58,7 +60,7 @@ def judge(output: Path, whole: Path) -> Judged:
     return Judged(lost, duplicated, tuple(wrong))
 
 
-def partial(output: Path, states: tuple[Path, ...]) -> list[str]:
+def partial(output: Path, states: Sequence[Path]) -> list[str]:
     """What looks whole and is not: held against the states that the output may be in.
 
     A table or folder with a manifest is one of a state, with all its files. With the Croissant, the
@@ -92,6 +94,11 @@ def partial(output: Path, states: tuple[Path, ...]) -> list[str]:
         if not any(named == {place: _named(state, place) for place in named} for state in states):
             found.append("croissant.json: is there, and the curation is of no undisturbed run")
     return found
+
+
+def _files(output: Path) -> set[str]:
+    """Every file, those of staging too, by its path."""
+    return {p.relative_to(output).as_posix() for p in output.rglob("*") if p.is_file()}
 
 
 def _places(layout: Layout) -> list[tuple[str, Path]]:

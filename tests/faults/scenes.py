@@ -7,6 +7,7 @@ stage does to files, from which faults are drawn.
 """
 
 import contextlib
+import importlib
 import json
 import os
 import shutil
@@ -124,8 +125,14 @@ def collections(folder: Path) -> list[Collection]:
     return [code, images, every]
 
 
-def prepare(collection: Collection, note: Callable[[str], None]) -> None:
-    """Makes the inputs and the undisturbed runs, unless they are there."""
+def prepare(collection: Collection, modules: Path, note: Callable[[str], None]) -> None:
+    """Makes the inputs and the undisturbed runs, unless they are there.
+
+    Args:
+        collection: The collection.
+        modules: List of what runs import.
+        note: Told what is being made.
+    """
     folder = collection.folder
     if (folder / "ready").exists():
         return
@@ -137,22 +144,25 @@ def prepare(collection: Collection, note: Callable[[str], None]) -> None:
         made_devices.write_devices(_made(collection.source), 5)
     if "update" in collection.states:
         note(f"{collection.name}: the earlier run")
-        _ended(collection.name, run(collection.command(collection.earlier, before=True), folder))
+        command = collection.command(collection.earlier, before=True)
+        _ended(collection.name, run(command, folder, modules=modules))
+        import_known(modules)
         _change(collection)
     note(f"{collection.name}: a run that nothing disturbs")
-    _watched(collection, "fresh", collection.whole)
+    _watched(collection, "fresh", collection.whole, modules)
+    import_known(modules)
     if "update" in collection.states:
         note(f"{collection.name}: a run over the earlier one")
         updated = folder / "updated"
         shutil.copytree(collection.earlier, updated)
-        _watched(collection, "update", updated)
+        _watched(collection, "update", updated, modules)
         if common.contents(updated) != common.contents(collection.whole):
             raise SystemExit(f"{collection.name}: an update makes other bytes than a fresh run")
     if "forced" in collection.states:
         note(f"{collection.name}: a run that redoes all")
         forced = folder / "forced-whole"
         shutil.copytree(collection.whole, forced)
-        _watched(collection, "forced", forced, "--force")
+        _watched(collection, "forced", forced, modules, "--force")
     (folder / "ready").touch()
 
 
@@ -181,7 +191,7 @@ def _change(collection: Collection) -> None:
         shutil.copyfile(sorted(collection.source.rglob("*.jpg"))[-1], second)
 
 
-def _watched(collection: Collection, state: str, output: Path, *more: str) -> None:
+def _watched(collection: Collection, state: str, output: Path, modules: Path, *more: str) -> None:
     """A whole run of which each stage's beginning is copied and its steps are listed."""
     steps = _made(collection.folder / "steps" / state)
 
@@ -193,7 +203,7 @@ def _watched(collection: Collection, state: str, output: Path, *more: str) -> No
         shim.arm(output, steps / f"{name}.log")
 
     command = collection.command(output, *more)
-    _ended(collection.name, run(command, collection.folder, begin))
+    _ended(collection.name, run(command, collection.folder, begin, modules=modules))
 
 
 @dataclass(frozen=True)
@@ -214,7 +224,13 @@ def _ended(name: str, ended: Ended) -> None:
         raise SystemExit(f"{name}: a run that nothing disturbs failed\n{ended.said}")
 
 
-def run(command: list[str], folder: Path, begin: Callable[[str], None] | None = None) -> Ended:
+def run(
+    command: list[str],
+    folder: Path,
+    begin: Callable[[str], None] | None = None,
+    first: Callable[[], None] | None = None,
+    modules: Path | None = None,
+) -> Ended:
     """Runs the command line in a forked process, which has imported all that it needs.
 
     ``verify`` does not hand the Croissant to TensorFlow Datasets there, as that takes longer than
@@ -224,16 +240,24 @@ def run(command: list[str], folder: Path, begin: Callable[[str], None] | None = 
         command: Arguments of ``shardwright``.
         folder: Where what it says is kept until it is read.
         begin: Called with a stage's name as the stage begins.
+        first: Called before all else.
+        modules: Where to list what the run imports.
     """
     said = folder / f"said-{os.getpid()}.txt"
     child = os.fork()
     if child == 0:
-        _become(command, said, begin)
+        _become(command, said, begin, first, modules)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     return Ended(code, said.read_text(errors="replace"))
 
 
-def _become(command: list[str], said: Path, begin: Callable[[str], None] | None) -> None:
+def _become(
+    command: list[str],
+    said: Path,
+    begin: Callable[[str], None] | None,
+    first: Callable[[], None] | None,
+    modules: Path | None,
+) -> None:
     """Is the command line in this process, and ends with it."""
     code = 99
     try:
@@ -241,6 +265,8 @@ def _become(command: list[str], said: Path, begin: Callable[[str], None] | None)
         for stream in (1, 2):
             os.dup2(handle, stream)
         readback.find_spec = lambda _: None  # type: ignore[attr-defined]
+        if first is not None:
+            first()
         if begin is not None:
             _mark_stages(begin)
         sys.argv = ["shardwright", *command]
@@ -254,6 +280,8 @@ def _become(command: list[str], said: Path, begin: Callable[[str], None] | None)
             code = 98
         sys.stdout.flush()
         sys.stderr.flush()
+        if modules is not None:
+            _remember_imports(modules)
     finally:
         os._exit(code)
 
@@ -270,17 +298,14 @@ def _mark_stages(begin: Callable[[str], None]) -> None:
         curation.STAGES[name] = marked(name, stage)
 
 
-def save_modules(place: Path, collection: Collection) -> None:
-    """Lists what curating and verifying import, so that it is imported before the forks."""
-    child = os.fork()
-    if child == 0:
-        try:
-            for words in (collection.command(collection.whole), ["verify", str(collection.whole)]):
-                sys.argv = ["shardwright", *words]
-                with contextlib.suppress(SystemExit):
-                    cli.main()
-            names = sorted(name for name in sys.modules if not name.startswith("__"))
-            place.write_text(json.dumps(names))
-        finally:
-            os._exit(0)
-    os.waitpid(child, 0)
+def import_known(modules: Path) -> None:
+    """Imports what an earlier run imported, so that forked ones need not."""
+    for name in json.loads(modules.read_text()) if modules.exists() else ():
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+
+
+def _remember_imports(modules: Path) -> None:
+    known = json.loads(modules.read_text()) if modules.exists() else []
+    names = {name for name in sys.modules if not name.startswith("__")}
+    modules.write_text(json.dumps(sorted(names.union(known))))

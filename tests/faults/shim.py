@@ -50,7 +50,8 @@ def preloaded(library: Path) -> None:
     """Starts this program again with the shim before all else, unless it is."""
     if os.environ.get("LD_PRELOAD") != str(library):
         command = [sys.executable, *sys.orig_argv[1:]]
-        os.execve(sys.executable, command, os.environ | {"LD_PRELOAD": str(library)})
+        settings = {"LD_PRELOAD": str(library), "HF_HUB_OFFLINE": "1", "OPENBLAS_NUM_THREADS": "1"}
+        os.execve(sys.executable, command, os.environ | settings)
 
 
 def arm(
@@ -74,7 +75,8 @@ def arm(
         action: One of ``ACTIONS``.
         error: What fails, of ``errno``.
         later: Kinds that go on failing after the first.
-        shift: Seconds by which the clock goes back.
+        shift: Seconds by which the clock is behind: from the fault on where that is ``clock``, and
+            at once elsewhere.
     """
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     mask = sum(1 << KINDS.index(name) for name in later)

@@ -1,0 +1,330 @@
+"""Faults that come from outside of a run: other processes, a disk that is full, a store's network.
+
+Each is a function of the fault, the collection and a folder, in which it leaves ``out`` as a next
+run finds it, or as the next run made it.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import common
+import draws
+import psutil
+import s3_server
+import scenes
+from draws import Fault
+from scenes import Collection, Ended
+
+from shardwright.metadata.mirror import at_hand
+
+NOBODY: Final = 65534
+_PATIENCE: Final = 900
+_WORKERS: Final = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
+
+
+@dataclass(frozen=True)
+class Struck:
+    """What a fault from outside left.
+
+    Attributes:
+        ended: How the run ended that was struck.
+        where: What was struck.
+        wrong: What went otherwise than it should, one line each.
+        again: How the next run ended, where it was run already.
+        struck: Whether the fault struck at all.
+    """
+
+    ended: Ended
+    where: str
+    wrong: list[str] = field(default_factory=list)
+    again: Ended | None = None
+    struck: bool = True
+
+
+def disk(fault: Fault, collection: Collection, folder: Path) -> Struck:
+    """A file system too small for the output; it is larger for the next run."""
+    output = folder / "out"
+    needed = sum(path.stat().st_size for path in collection.whole.rglob("*") if path.is_file())
+    size = int(needed * random.Random(fault.seed).uniform(0.1, 1.3))
+    with _mounted(folder / "disk", size) as small:
+        ended = scenes.run(collection.command(small / "out"), folder)
+        shutil.copytree(small / "out", output)
+    where = f"a file system of {size // 1000} kB for {needed // 1000} kB"
+    return Struck(ended, where, _one_line(ended, "No space left"), struck=ended.code != 0)
+
+
+def rights(fault: Fault, collection: Collection, folder: Path) -> Struck:
+    """As another user: an output that may not be written to, or an input that may only be read."""
+    output = folder / "out"
+    if os.getuid() != 0:
+        raise AssertionError("only root can be another user")
+    if random.Random(fault.seed).random() < 0.5:  # the input
+        output.mkdir()
+        _hand_over(folder)
+        ended = _as_nobody(collection.command(output), folder)
+        wrong = [] if ended.code == 0 else [f"input to be read only: {ended.code}: {ended.last}"]
+        return Struck(ended, "an input that may only be read", wrong)
+    shutil.copytree(collection.snapshot(fault.state, fault.stage), output)
+    _hand_over(folder)
+    for path in (output, *output.rglob("*")):
+        os.chown(path, 0, 0)
+    ended = _as_nobody(collection.command(output), folder)
+    wrong = _one_line(ended, "Permission denied")
+    wrong += [] if ended.code in (1, 2) else [f"output not to be written to: {ended.code}"]
+    return Struck(ended, "an output that may not be written to", wrong)
+
+
+def _hand_over(folder: Path) -> None:
+    os.chown(folder, NOBODY, NOBODY)
+    for path in folder.iterdir():
+        os.chown(path, NOBODY, NOBODY)
+
+
+def _as_nobody(command: list[str], folder: Path) -> Ended:
+    def become() -> None:
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+        os.environ["HOME"] = str(folder)
+
+    return scenes.run(command, folder, first=become)
+
+
+def together(fault: Fault, collection: Collection, folder: Path) -> Struck:
+    """A second run on the same output while the first is in the middle of a stage."""
+    output, mark, go = folder / "out", folder / "mark", folder / "go"
+    shutil.copytree(collection.snapshot(fault.state, fault.stage), output)
+    if fault.state == "forced":
+        (output / "croissant.json").unlink()
+
+    def wait(name: str) -> None:
+        if name == fault.stage:
+            mark.touch()
+            _until(go.exists, "the second run")
+
+    first = os.fork()
+    if first == 0:
+        ended = scenes.run(collection.command(output), folder, wait)
+        os._exit(ended.code)
+    _until(mark.exists, "the first run")
+    second = scenes.run(collection.command(output, "--force"), folder)
+    go.touch()
+    code = os.waitstatus_to_exitcode(os.waitpid(first, 0)[1])
+    wrong = _one_line(second, "another run is writing here")
+    wrong += [] if second.code == 2 else [f"the second run: exit {second.code}: {second.last}"]
+    wrong += [] if code == 0 else [f"the first run: exit {code}"]
+    return Struck(second, f"two runs, one in {fault.stage}", wrong)
+
+
+def process(fault: Fault, collection: Collection, folder: Path) -> Struck:
+    """SIGKILL from outside, for the driver or one of two worker processes."""
+    chance = random.Random(fault.seed)
+    output = folder / "out"
+    shutil.copytree(collection.snapshot(fault.state, fault.stage), output)
+    workers = chance.random() < 0.6
+    command = collection.command(output)
+    if workers:
+        command = [*command[: command.index("--") + 1], "--runner=FnApiRunner", *_WORKERS]
+    module = [sys.executable, "-m", "shardwright.pipelines.cli"]
+    said = folder / "said.txt"
+    with said.open("w") as out:
+        child = subprocess.Popen(
+            [*module, *command], stdout=out, stderr=out, cwd=common.ROOT, start_new_session=True
+        )
+    victim, wrong = child.pid, []
+    if workers:
+        found = _until(lambda: _a_worker(child), "a worker")
+        victim = found.pid if isinstance(found, psutil.Process) else child.pid
+        time.sleep(chance.uniform(0, 3))
+    else:
+        count = len(list(output.rglob("*"))) + chance.randrange(5, 60)
+        _until(lambda: child.poll() is not None or len(list(output.rglob("*"))) > count, "files")
+    alive = child.poll() is None and psutil.pid_exists(victim)
+    if alive:
+        os.kill(victim, signal.SIGKILL)
+    try:
+        code = child.wait(timeout=_PATIENCE)
+    except subprocess.TimeoutExpired:
+        wrong.append("a worker was killed, and the run never ended")
+        code = -9
+    for left in _group(child.pid):
+        left.kill()
+    child.wait()
+    ended = Ended(code, said.read_text(errors="replace"))
+    where = f"SIGKILL for {'a worker' if workers else 'the driver'}"
+    return Struck(ended, where, wrong, struck=alive)
+
+
+def _a_worker(driver: subprocess.Popen[bytes]) -> Any:
+    """A worker process of a run, or true when the run is over."""
+    if driver.poll() is not None:
+        return True
+    try:
+        for one in psutil.Process(driver.pid).children(recursive=True):
+            if any("sdk_worker" in word for word in one.cmdline()):
+                return one
+    except psutil.Error:
+        pass
+    return None
+
+
+def _group(leader: int) -> list[psutil.Process]:
+    found = []
+    for one in psutil.process_iter():
+        try:
+            if os.getpgid(one.pid) == leader:
+                found.append(one)
+        except ProcessLookupError:
+            continue
+    return found
+
+
+def store(fault: Fault, collection: Collection, folder: Path) -> Struck:
+    """A real S3 server behind a network that fails: as output or as input, or two runs on one."""
+    chance = random.Random(fault.seed)
+    kind = chance.choice(("output", "output", "input", "cut off"))
+    output = folder / "out"
+    with _store(folder / "store") as (address, plan), s3_server.credentials(address):
+        if kind == "input":
+            return _from_store(chance, collection, folder, plan)
+        place = "s3://bucket/out"
+        words = ["PUT", "GET", "DELETE"]
+        if kind == "output":
+            kinds = ("throttle", "refuse", "reset", "lost", "cut")
+            plan(0.1, [_fault(chance.choice(kinds), chance.choice(words), "", 3)])
+        else:  # gone for good, in the middle of it
+            folders = ("records", "embeddings", "clusters", "decisions", "shards", "curated")
+            plan(0.0, [_fault("cut" if chance.random() < 0.3 else "reset", "PUT",
+                              f"{chance.choice(folders)}/", 10_000)])  # fmt: skip
+        ended = scenes.run(_in_store(collection, place, folder / "a"), folder)
+        met = plan(0.0, [])
+        wrong = []
+        if kind == "cut off" and ended.code == 0:
+            wrong.append("the store took nothing, and the run said that it was done")
+        if kind == "output" and ended.code != 0 and "Traceback" in ended.said:
+            wrong.append(f"exit {ended.code} with a traceback: {ended.last}")
+        shutil.rmtree(folder / "a", ignore_errors=True)  # the next run is on another machine
+        again = scenes.run(_in_store(collection, place, folder / "b"), folder)
+        with at_hand(place) as layout:
+            shutil.copytree(layout.root, output)
+        where = f"a store as output, {kind}: {met} requests met a fault"
+        return Struck(ended, where, wrong, again, struck=met > 0)
+
+
+def _in_store(collection: Collection, place: str, work: Path) -> list[str]:
+    return collection.command(place, "--work", str(work))
+
+
+def _from_store(
+    chance: random.Random, collection: Collection, folder: Path, plan: Callable[..., int]
+) -> Struck:
+    """The input lies in a store that loses connections, for good in the middle of one file."""
+    import s3fs
+
+    files = s3fs.S3FileSystem()
+    files.put(f"{collection.source}/", "bucket/source/", recursive=True)
+    paths = sorted(path for path in collection.source.rglob("*") if path.is_file())
+    one = chance.choice(paths).relative_to(collection.source).as_posix()
+    gone = chance.random() < 0.5
+    plan(0.1, [_fault("cut", "GET", one.replace("+", "."), 10_000 if gone else 3)])
+    command = collection.command(folder / "out")
+    command[command.index("--input") + 1] = "s3://bucket/source"
+    ended = scenes.run(command, folder)
+    met = plan(0.0, [])
+    wrong = []
+    if ended.code != 0 and "Traceback" in ended.said:
+        wrong.append(f"exit {ended.code} with a traceback: {ended.last}")
+    again = scenes.run(command, folder)
+    where = f"a store as input, {one} {'is cut off for good' if gone else 'cut off thrice'}"
+    return Struck(ended, f"{where}: {met} requests met a fault", wrong, again, struck=met > 0)
+
+
+def _fault(kind: str, method: str, path: str, times: int) -> dict[str, Any]:
+    return asdict(s3_server.Fault(kind, method, path, times))
+
+
+@contextmanager
+def _store(folder: Path) -> Iterator[tuple[str, Callable[..., int]]]:
+    """A server and its network in a process of their own, as what has threads must not fork.
+
+    Yields:
+        The address, and what sets the network's faults, which tells how many were met so far.
+    """
+    folder.mkdir()
+    command = [sys.executable, __file__, str(folder)]
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert server.stdin is not None
+    assert server.stdout is not None
+
+    def plan(share: float, faults: list[dict[str, Any]]) -> int:
+        print(json.dumps({"share": share, "faults": faults}), file=server.stdin, flush=True)
+        return int(server.stdout.readline())  # type: ignore[union-attr]
+
+    try:
+        yield server.stdout.readline().strip(), plan
+    finally:
+        server.stdin.close()
+        server.wait()
+
+
+def _serve(folder: Path) -> None:
+    with s3_server.s3_server(folder) as address, s3_server.faulty(address) as proxy:
+        print(proxy.url, flush=True)
+        for line in sys.stdin:
+            order = json.loads(line)
+            with proxy.plan.guard:
+                proxy.plan.share = order["share"]
+                proxy.plan.faults = [s3_server.Fault(**one) for one in order["faults"]]
+            print(len(proxy.plan.done), flush=True)
+
+
+@contextmanager
+def _mounted(folder: Path, size: int) -> Iterator[Path]:
+    """A file system in memory of so many bytes."""
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def _one_line(ended: Ended, says: str) -> list[str]:
+    """What is wrong with how a run said why it ended."""
+    if ended.code == 0 or ("Traceback" not in ended.said and says in ended.last):
+        return []
+    return [f"exit {ended.code}, and the last line is: {ended.last}"]
+
+
+def _until(holds: Callable[[], Any], what: str) -> Any:
+    """The first true value."""
+    ends = time.monotonic() + _PATIENCE
+    while not (found := holds()):
+        if time.monotonic() > ends:
+            raise AssertionError(f"{what}: not within {_PATIENCE} s")
+        time.sleep(0.05)
+    return found
+
+
+FAMILIES: Final[dict[str, Callable[[Fault, Collection, Path], Struck]]] = {
+    "disk": disk,
+    "rights": rights,
+    "together": together,
+    "process": process,
+    "store": store,
+}
+assert set(FAMILIES) == set(draws.OUTSIDE)
+
+if __name__ == "__main__":
+    _serve(Path(sys.argv[1]))
