@@ -1,7 +1,8 @@
-"""What a run cannot build on: manifests that are damaged, or that name files which are not there.
+"""What runs that were cut off or damaged left: manifests to be dropped, files to be removed.
 
-A run begins by dropping these manifests, so that the stages that wrote them do so again. Sizes are
-looked at and no bytes are read: that is for ``verify``.
+A run begins by dropping manifests that are damaged, or that name files which are not there, so that
+the stages that wrote them do so again. Sizes are looked at and no bytes are read: that is for
+``verify``. It ends by removing what no manifest names.
 """
 
 from collections.abc import Iterator
@@ -20,9 +21,8 @@ def drop_damaged(layout: Layout) -> Iterator[str]:
     Yields:
         A line for each, before it is dropped.
     """
-    tables = [layout.table(name) for name in TABLES]
-    for folder in (*tables, *layout.folders.values()):
-        problem = _problem(folder, folder in tables)
+    for folder in _folders(layout):
+        problem = _problem(layout, folder)
         if problem is not None:
             yield f"{folder.relative_to(layout.root)}: {problem}; it is made again"
             layout.croissant.unlink(missing_ok=True)
@@ -30,11 +30,38 @@ def drop_damaged(layout: Layout) -> Iterator[str]:
             (folder / MANIFEST).unlink()
 
 
-def _problem(folder: Path, is_table: bool) -> str | None:
+def sweep(layout: Layout) -> None:
+    """Removes files that no manifest names, and those that were being written.
+
+    A stage that finds its table as it would be does not look at what else lies there.
+    """
+    for folder in _folders(layout):
+        if not (folder / MANIFEST).exists():
+            continue
+        manifest = None if folder in layout.folders.values() else read_manifest(folder)
+        leaves = () if manifest is None else manifest.leaf_names()
+        named = {folder / name for name in (MANIFEST, *leaves, *_sizes(layout, folder))}
+        for path in list(folder.rglob("*")):
+            if path.is_file() and path not in named:
+                path.unlink()
+    for path in layout.root.glob(".*.tmp"):
+        path.unlink()
+
+
+def _folders(layout: Layout) -> list[Path]:
+    return [*(layout.table(name) for name in TABLES), *layout.folders.values()]
+
+
+def _sizes(layout: Layout, folder: Path) -> dict[str, int]:
+    """Files that a manifest names, with their sizes."""
+    return _files(folder) if folder in layout.folders.values() else _table(folder)
+
+
+def _problem(layout: Layout, folder: Path) -> str | None:
     """What is wrong with a committed folder, if something is."""
     try:
-        sizes = _table(folder) if is_table else _files(folder)
-        if sizes and not unbroken((folder / MANIFEST).read_bytes()):
+        sizes = _sizes(layout, folder)
+        if (folder / MANIFEST).exists() and not unbroken((folder / MANIFEST).read_bytes()):
             return "its manifest was changed"
     except DataError as error:
         return str(error).removeprefix(f"{folder}/").partition(";")[0]

@@ -13,7 +13,7 @@ from shardwright.errors import DataError
 from shardwright.metadata.filelist import ListedFile, write_file_list
 from shardwright.metadata.layout import Layout
 from shardwright.metadata.manifest import Origin
-from shardwright.metadata.mend import drop_damaged
+from shardwright.metadata.mend import drop_damaged, sweep
 from shardwright.pipelines.disk import told_plainly
 from shardwright.pipelines.execution import pipeline_options, run_each
 from shardwright.pipelines.jobs import Job, Output, Task, commit_job, plan_job
@@ -107,6 +107,21 @@ def test_what_is_not_is_dropped(committed: Layout, what: str, says: str) -> None
     assert not committed.croissant.exists()
     assert not (path.parent / "_manifest.json").exists()
     assert list(drop_damaged(committed)) == []
+
+
+def test_what_no_manifest_names_is_swept(committed: Layout) -> None:
+    (committed.indexes / "train").mkdir()
+    left = [
+        committed.table("lookup") / "part-c-0123456789abcdef.parquet",
+        committed.table("lookup") / "._manifest.json.1.2.tmp",
+        committed.indexes / "train" / "shard",
+        committed.root / ".croissant.json.1.2.tmp",
+    ]
+    before = {path for path in committed.root.rglob("*") if path.is_file()}
+    for path in left:
+        path.touch()
+    sweep(committed)
+    assert {path for path in committed.root.rglob("*") if path.is_file()} == before
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path) -> None:

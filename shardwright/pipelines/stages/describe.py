@@ -8,6 +8,7 @@ from shardwright.metadata.credentials import recipe_without_credentials
 from shardwright.metadata.croissant import write_croissant
 from shardwright.metadata.files import write_whole
 from shardwright.metadata.integrity import lineage_faults
+from shardwright.metadata.mend import sweep
 from shardwright.pipelines.progress import StageProgress
 from shardwright.pipelines.run import Run
 
@@ -25,6 +26,7 @@ def run_describe(run: Run, progress: StageProgress) -> None:
     from shardwright.service.report import write_report  # matplotlib takes a while to load
 
     run.incomplete()
+    sweep(layout)
     recipe = recipe_without_credentials(run.recipe.model_dump(mode="json"))
     write_whole(layout.root / "recipe.json", json.dumps(recipe, indent=1) + "\n")
     write_catalog(layout)
