@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/ready
 WORKERS ?= 2
 
-.PHONY: demo test test-slow test-cuda test-fuzz test-fuzz-guided audit test-flink test-flink-short test-airflow check fix bench bench-kernels \
+.PHONY: demo test test-slow test-cuda test-faults test-fuzz test-fuzz-guided audit test-flink test-flink-short test-airflow check fix bench bench-kernels \
   bench-duplicates bench-semdedup \
   bench-pruning bench-loader bench-heterogeneity bench-metadata clean
 
@@ -72,7 +72,7 @@ $(JOB_SERVER): tests/runners/job_server.xml
 .venv-airflow/ready: constraints-airflow.txt
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --constraint $< \
-	  apache-airflow apache-airflow-providers-openlineage pytest
+	  apache-airflow apache-airflow-providers-openlineage asyncpg psycopg2-binary pytest
 	touch $@
 
 # DAGs by a real Airflow, two whole curations among them; a quarter of an hour at most.
@@ -91,6 +91,14 @@ test-fuzz-guided: $(READY)
 	for target in $$(PYTHONPATH=tests $(BIN)/python -m fuzz.guided --list); do \
 	  PYTHONPATH=tests $(BIN)/python -m fuzz.guided $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done
+
+# Curations that are killed, lied to and run again, held to undisturbed ones; goes on where it was
+# stopped. A short form: FAULTS=20 COLLECTIONS=code. Linux, with a C compiler; root for some.
+FAULTS ?= 200
+COLLECTIONS ?= code,images,every
+test-faults: $(READY)
+	PYTHONPATH=tests/end_to_end:tests/stores $(BIN)/python tests/faults/campaign.py \
+	  --faults $(FAULTS) --collections $(COLLECTIONS) --workers $(WORKERS)
 
 # What is pinned, against databases of advisories; without one it says so and does not fail.
 .venv-audit/ready:
