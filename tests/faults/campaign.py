@@ -16,6 +16,7 @@ import sys
 import time
 import traceback
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--collections", default="code,images,every")
+    parser.add_argument("--families", default=",".join(draws.INSIDE | draws.OUTSIDE))
     parser.add_argument("--folder", type=Path, default=common.ROOT / ".cache" / "faults")
     given = parser.parse_args()
     folder = (given.folder / f"campaign-{code_key()}").absolute()
@@ -190,7 +192,8 @@ def main() -> None:
     for old in given.folder.glob("campaign-*"):
         if old != folder:
             shutil.rmtree(old)
-    for family in (*draws.INSIDE, *draws.OUTSIDE):
+    families = given.families.split(",")
+    for family in families:
         if not draws.possible(family):
             note(f"without faults of {family}: they need root")
     chosen = given.collections.split(",")
@@ -201,13 +204,16 @@ def main() -> None:
         scenes.prepare(collection, modules, note)
     log = folder / f"seed-{given.seed}.jsonl"
     done = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    if campaign(given.seed, given.faults, collections, done, log, given.workers):
+    faults = (draws.draw(given.seed, number, collections) for number in range(10**9))
+    wanted = (fault for fault in faults if fault.family in families)
+    if campaign(given.seed, given.faults, wanted, collections, done, log, given.workers):
         sys.exit(1)
 
 
 def campaign(
     seed: int,
     faults: int,
+    wanted: Iterator[Fault],
     collections: list[Collection],
     done: list[dict[str, Any]],
     log: Path,
@@ -217,11 +223,11 @@ def campaign(
     named = {collection.name: collection for collection in collections}
     known = {one["fault"]["number"] for one in done}
     struck = sum(one["struck"] for one in done)
-    numbers = (number for number in range(10**9) if number not in known)
+    fresh = (fault for fault in wanted if fault.number not in known)
     running: dict[int, Path] = {}
     while struck + len(running) < faults or running:
         while len(running) < workers and struck + len(running) < faults:
-            fault = draws.draw(seed, next(numbers), collections)
+            fault = next(fresh)
             work = log.parent / "work" / f"{seed}-{fault.number}"
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir(parents=True)
