@@ -230,14 +230,11 @@ def _from_store(
     chance: random.Random, collection: Collection, folder: Path, plan: Callable[..., int]
 ) -> Struck:
     """The input lies in a store that loses connections, for good in the middle of one file."""
-    import s3fs
-
-    files = s3fs.S3FileSystem()
-    files.put(f"{collection.source}/", "bucket/source/", recursive=True)
     paths = sorted(path for path in collection.source.rglob("*") if path.is_file())
     one = chance.choice(paths).relative_to(collection.source).as_posix()
     gone = chance.random() < 0.5
-    plan(0.1, [_fault("cut", "GET", one.replace("+", "."), 10_000 if gone else 3)])
+    faults = [_fault("cut", "GET", one.replace("+", "."), 10_000 if gone else 3)]
+    plan(0.1, faults, collection.source)
     command = collection.command(folder / "out")
     command[command.index("--input") + 1] = "s3://bucket/source"
     ended = scenes.run(command, folder)
@@ -256,19 +253,20 @@ def _fault(kind: str, method: str, path: str, times: int) -> dict[str, Any]:
 
 @contextmanager
 def _store(folder: Path) -> Iterator[tuple[str, Callable[..., int]]]:
-    """A server and its network in a process of their own, as what has threads must not fork.
+    """A server and its network.
 
     Yields:
         The address, and what sets the network's faults, which tells how many were met so far.
     """
     folder.mkdir()
-    command = [sys.executable, __file__, str(folder)]
+    command = [sys.executable, str(Path(__file__).with_name("store_server.py")), str(folder)]
     server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert server.stdin is not None
     assert server.stdout is not None
 
-    def plan(share: float, faults: list[dict[str, Any]]) -> int:
-        print(json.dumps({"share": share, "faults": faults}), file=server.stdin, flush=True)
+    def plan(share: float, faults: list[dict[str, Any]], upload: Path | str = "") -> int:
+        order = {"share": share, "faults": faults, "upload": str(upload)}
+        print(json.dumps(order), file=server.stdin, flush=True)
         return int(server.stdout.readline())  # type: ignore[union-attr]
 
     try:
@@ -276,17 +274,6 @@ def _store(folder: Path) -> Iterator[tuple[str, Callable[..., int]]]:
     finally:
         server.stdin.close()
         server.wait()
-
-
-def _serve(folder: Path) -> None:
-    with s3_server.s3_server(folder) as address, s3_server.faulty(address) as proxy:
-        print(proxy.url, flush=True)
-        for line in sys.stdin:
-            order = json.loads(line)
-            with proxy.plan.guard:
-                proxy.plan.share = order["share"]
-                proxy.plan.faults = [s3_server.Fault(**one) for one in order["faults"]]
-            print(len(proxy.plan.done), flush=True)
 
 
 @contextmanager
@@ -325,6 +312,3 @@ FAMILIES: Final[dict[str, Callable[[Fault, Collection, Path], Struck]]] = {
     "store": store,
 }
 assert set(FAMILIES) == set(draws.OUTSIDE)
-
-if __name__ == "__main__":
-    _serve(Path(sys.argv[1]))
