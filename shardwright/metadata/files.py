@@ -86,9 +86,11 @@ class HashedFile:
         self._temporary.replace(self._path)
 
     def discard(self) -> None:
-        """Forgets the file."""
-        self._file.close()
-        self._temporary.unlink(missing_ok=True)
+        """Forgets the file, also where the disk is full and closing fails."""
+        try:
+            self._file.close()
+        finally:
+            self._temporary.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self

@@ -1,6 +1,7 @@
 """What a run finds that was cut off, damaged or on a bad disk: in parts, not in whole curations."""
 
 import os
+import resource
 import shutil
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from shardwright.errors import DataError
 from shardwright.metadata.filelist import ListedFile, write_file_list
+from shardwright.metadata.files import HashedFile
 from shardwright.metadata.layout import Layout
 from shardwright.metadata.manifest import Origin
 from shardwright.metadata.mend import drop_damaged, sweep
@@ -122,6 +124,18 @@ def test_what_no_manifest_names_is_swept(committed: Layout) -> None:
         path.touch()
     sweep(committed)
     assert {path for path in committed.root.rglob("*") if path.is_file()} == before
+
+
+def test_nothing_stays_of_a_file_that_the_disk_has_no_room_for(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large"), HashedFile(tmp_path / "file") as file:
+            file.write(b"x" * 500)
+            file.write(b"x" * 100_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
