@@ -80,9 +80,13 @@ class HashedFile:
         """Makes the bytes durable and gives the file its name."""
         if self._file.closed:
             return
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+        except OSError:
+            self.discard()
+            raise
         self._temporary.replace(self._path)
 
     def discard(self) -> None:
