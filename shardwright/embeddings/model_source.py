@@ -6,6 +6,8 @@ by its own name and the hash of its files, so it can lie anywhere.
 """
 
 import hashlib
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from huggingface_hub.errors import EntryNotFoundError
 from shardwright.errors import UserError
 
 _KIND = "sentence-transformers"
+_NAMING = ("modules.json", "router_config.json", "config.json")  # files that name classes
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ def resolve_source(model: str) -> Source:
     """
     folder = Path(model).expanduser()
     if model and folder.is_dir():
+        _refuse_code(folder)
         weights = _hash_folder(folder)
         return Source(
             location=str(folder),
@@ -59,7 +63,9 @@ def resolve_source(model: str) -> Source:
     if model.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UserError(f"embedding.model names the folder {model}: there is no such folder")
     hub = name if "/" in name else f"{_KIND}/{name}"
-    commit = _resolve_commit(hub, revision or None)
+    snapshot = _resolve_commit(hub, revision or None)
+    _refuse_code(snapshot)
+    commit = snapshot.name
     try:
         license = _license(Path(hf_hub_download(hub, "README.md", revision=commit)))
     except (OSError, EntryNotFoundError):
@@ -67,12 +73,12 @@ def resolve_source(model: str) -> Source:
     return Source(location=hub, label=hub, revision=commit, weights=None, license=license)
 
 
-def _resolve_commit(hub: str, revision: str | None) -> str:
-    """The commit of a Hub model, from the Hub or, without a network, from the local cache."""
+def _resolve_commit(hub: str, revision: str | None) -> Path:
+    """The folder, named by its commit, of a Hub model, from the Hub or from the local cache."""
     reason: Exception | None = None
     for file in ("modules.json", "config.json"):  # the second for plain transformers models
         try:
-            return Path(hf_hub_download(hub, file, revision=revision)).parent.name
+            return Path(hf_hub_download(hub, file, revision=revision)).parent
         except EntryNotFoundError as error:
             reason = error
         except (OSError, ValueError) as error:
@@ -89,6 +95,31 @@ def not_found(hub: str, revision: str | None, reason: Exception | None) -> UserE
         f"had from the Hub ({first_line}): check the name and the revision, or download it where "
         f"there is a network with `hf download {hub}` and copy the folder here"
     )
+
+
+def _refuse_code(folder: Path) -> None:
+    """Refuses a model that names classes of its own: of a folder, their code would be run."""
+    for path in sorted(folder.rglob("*.json")):
+        for name in _classes(path) if path.name in _NAMING else ():
+            if not name.startswith("sentence_transformers."):
+                raise UserError(
+                    f"embedding.model: {path.name} of {folder.name} names the class {name}, which "
+                    "is none of sentence-transformers, and code of a model is not run: take a "
+                    "model without code of its own, or add an encoder (docs/extending.md)"
+                )
+
+
+def _classes(path: Path) -> Iterator[str]:
+    """Classes that a list of modules, or a router's table of them, names."""
+    try:
+        told = json.loads(path.read_bytes())
+    except ValueError:  # the library says what is wrong with it
+        return
+    if isinstance(told, dict):
+        types = told.get("types")
+        yield from map(str, types.values() if isinstance(types, dict) else ())
+    elif isinstance(told, list):
+        yield from (str(one["type"]) for one in told if isinstance(one, dict) and "type" in one)
 
 
 def _hash_folder(folder: Path) -> str:

@@ -1,5 +1,6 @@
 """The recipe: what to curate and how, read from YAML and checked before anything runs."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -195,7 +196,7 @@ class Recipe(Section):
 def _with_bounds(item: Any, known: Mapping[str, Measure]) -> Any:
     """A filter's entry as a mapping, with the filter's own bounds where it gives none."""
     entry = {"name": item} if isinstance(item, str) else item
-    if not isinstance(entry, dict) or entry.get("name") not in known:
+    if not isinstance(entry, dict) or str(entry.get("name")) not in known:
         return entry
     if entry.get("least") is None and entry.get("most") is None and entry.get("action") != "flag":
         measure = known[entry["name"]]
@@ -224,6 +225,7 @@ _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _m
 # A recipe has hundreds of values, of which few stand in others; a bomb of anchors has billions.
 _MOST_BYTES, _MOST_VALUES, _DEEPEST = 1_000_000, 100_000, 50
 _SHOWN = 200  # characters of a value in a message
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 def _read_yaml(text: str) -> Any:
@@ -248,11 +250,13 @@ def _read_yaml(text: str) -> Any:
         if values + len(work) > _MOST_VALUES:
             raise ValueError(f"more than {_MOST_VALUES:,} values, those behind anchors counted")
         if isinstance(value, dict):
-            work += [(below, depth + 1) for below in value.values()]
+            work += [(below, depth + 1) for pair in value.items() for below in pair]
         elif isinstance(value, list | tuple | set):
             work += [(below, depth + 1) for below in value]
         elif isinstance(value, int) and value.bit_length() > 64:
             raise ValueError("a number of more than 64 bits")
+        elif isinstance(value, str) and _HALF.search(value):
+            raise ValueError(f"half a character in {_shown(value)}")
     return data
 
 

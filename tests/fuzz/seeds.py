@@ -265,8 +265,10 @@ def _dataset(
 
 
 def digest() -> str:
-    """A hash over all seeds: campaigns on other seeds are other campaigns."""
+    """A hash over all seeds and what makes inputs of them: with others it is another campaign."""
     hashed = hashlib.sha256()
+    for name in ("mutations", "archives", "pictures", "trees", "tables", "kinds"):
+        hashed.update(Path(__file__).with_name(f"{name}.py").read_bytes())
     for part in (sources(), pictures(), archives(), rows(), recipes(), datasets()):
         hashed.update(repr(part).encode("utf-8", "backslashreplace"))
     return hashed.hexdigest()[:12]

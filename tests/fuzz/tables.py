@@ -36,7 +36,7 @@ def parquet_pages(rng: random.Random, data: bytes, other: bytes) -> bytes:
     return data[:4] + pages[: start - 4].ljust(start - 4, b"\0") + data[start:]
 
 
-def made_parquet(rng: random.Random, rows: list[dict[str, Any]], picture: bytes) -> bytes:
+def made_parquet(rng: random.Random, rows: list[dict[str, Any]]) -> bytes:
     """Rows in one of the many ways in which Parquet can hold them."""
     texts = [row["content"] for row in rows]
     kinds: tuple[pa.Array, ...] = (
@@ -44,7 +44,7 @@ def made_parquet(rng: random.Random, rows: list[dict[str, Any]], picture: bytes)
         pa.array([text.encode() for text in texts], pa.binary()),
         pa.array(texts, pa.large_string()),
         pa.array(texts).dictionary_encode(),
-        pa.array([{"bytes": picture, "path": "a.png"}] * len(texts)),
+        pa.array([{"bytes": b"x = 1\n", "path": "a.py"}] * len(texts)),
         pa.array([texts] * len(texts)),
         pa.array([None] * len(texts)),
         pa.array(range(len(texts))),
@@ -60,7 +60,8 @@ def made_parquet(rng: random.Random, rows: list[dict[str, Any]], picture: bytes)
         "tree": pa.array([[{"a": [1, None]}]] * len(texts)),
         "map": pa.array([[("a", 1)]] * len(texts), pa.map_(pa.string(), pa.int64())),
     }
-    chosen = {"content": columns.pop("content")}
+    # without a language each row is shown to a model, which is not what is tried here
+    chosen = {"content": columns.pop("content"), "language": columns.pop("language")}
     chosen |= {name: columns[name] for name in rng.sample(sorted(columns), rng.randint(0, 4))}
     out = io.BytesIO()
     pq.write_table(

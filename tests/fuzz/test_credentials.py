@@ -113,14 +113,15 @@ def test_a_whole_curation_tells_no_secret(tmp_path: Path, site: str) -> None:
     publish(tmp_path / "site", site)
     uri = f"http://me:{SECRET}-1@{site}/croissant.json?signature={SECRET}-2"
     told = f"http://me:{SECRET}-8@{site}/"
-    done = curate(tmp_path, uri, "--openlineage", told, "--prometheus", told)
+    figures = tmp_path / "figures.prom"
+    done = curate(tmp_path, uri, "--openlineage", told, "--prometheus", str(figures))
     assert done.returncode == 0, done.stderr
     output = tmp_path / "out"
     rejects = pq.read_table(output / "tables" / "rejects").to_pylist()
     assert [row["reason"] for row in rejects] == ["missing_file"]
     assert any("shardwright" in text for text in _Site.taken)  # something was told
     assert site in (output / "croissant.json").read_text()  # and the address is, without them
-    assert leaks(output, done.stdout, done.stderr, *_Site.taken) == []
+    assert leaks(output, done.stdout, done.stderr, figures.read_text(), *_Site.taken) == []
 
 
 def test_a_run_that_fails_tells_no_secret(tmp_path: Path, site: str) -> None:

@@ -250,6 +250,8 @@ def test_addresses_are_told_without_credentials(tmp_path: Path) -> None:
         (SMALL + "limits: {max_bytes: 9000000000000000000}", "max_bytes"),
         (SMALL + "modalities: [" + "x, " * 5000 + "x]", "no such key"),
         (SMALL.replace("code", "[" + "x, " * 5000 + "x]"), "modality"),
+        (SMALL + "filters: [{name: [a, b]}]", "filters"),
+        (SMALL + 'about: {"\\ud800": 1}', "half a character"),
         ("a: !!python/object/apply:os.system ['touch ran']", "no valid YAML"),
         ("a: !!python/name:os.system ''", "no valid YAML"),
         ("a: !!python/module:os ''", "no valid YAML"),

@@ -2,7 +2,6 @@
 
 import ast
 import pickle
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,7 +24,6 @@ FORBIDDEN = {
 }
 # Calls that are fine with the one argument that makes them so.
 BOUND = {
-    "np.load": ("allow_pickle", "False"),
     "yaml.load": ("Loader", "_StrictLoader"),
 }
 
@@ -43,10 +41,11 @@ def unsafe(source: str) -> list[str]:
         keywords = {word.arg: ast.unparse(word.value) for word in call.keywords}
         if name in FORBIDDEN or keywords.get("shell") == "True":
             found.append(name)
-        if keywords.get("trust_remote_code", "False") != "False":
-            found.append(f"{name} with trust_remote_code")
-        if name.replace("numpy.", "np.") in BOUND:
-            word, value = BOUND[name.replace("numpy.", "np.")]
+        for word in ("trust_remote_code", "allow_pickle"):  # both False where nothing is said
+            if keywords.get(word, "False") != "False":
+                found.append(f"{name} with {word}")
+        if name in BOUND:
+            word, value = BOUND[name]
             given = [*map(ast.unparse, call.args[1:]), keywords.get(word)]
             if value not in given:
                 found.append(f"{name} without {word}={value}")
@@ -64,7 +63,6 @@ def test_no_module_reads_a_pickle_or_runs_a_text() -> None:
     "source",
     [
         "pickle.loads(data)",
-        "np.load(path)",
         "numpy.load(path, allow_pickle=True)",
         "yaml.load(text, yaml.Loader)",
         "subprocess.run(text, shell=True)",
@@ -122,7 +120,7 @@ def test_a_model_that_brings_code_runs_nothing(tmp_path: Path) -> None:
     model = tiny_clip.save(tmp_path / "model")
     (model / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     (model / "modules.json").write_text('[{"idx": 0, "name": "0", "path": "", "type": "own.X"}]')
-    with pytest.raises((UserError, ImportError)):
+    with pytest.raises(UserError, match="code of a model is not run"):
         load_encoder(
             f"sentence-transformers:{model}",
             modality="image",
@@ -131,4 +129,3 @@ def test_a_model_that_brings_code_runs_nothing(tmp_path: Path) -> None:
             batch_size=2,
         )
     assert not (tmp_path / "ran").exists()
-    shutil.rmtree(model)
