@@ -48,7 +48,8 @@ COMMANDS = {
     "task-manager-1": cluster.task_manager(*FLINK_PARTS),
     "task-manager-2": cluster.task_manager(*FLINK_PARTS),
     "job-server": cluster.job_server(
-        FLINK_PARTS[1], "job-manager:8081", "job-server", 8099, Path("/var/lib/flink/artifacts")
+        *(FLINK_PARTS[1], "job-manager:8081", "job-server", 8099, 8098),
+        Path("/var/lib/flink/artifacts"),
     ),
     "workers-1": POOL,
     "workers-2": POOL,

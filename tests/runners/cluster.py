@@ -60,7 +60,9 @@ def _flink(entry: str, libraries: Path, jar: Path, configuration: Path) -> list[
     return [*JAVA, "-Xmx512m", *path, entry, "--configDir", str(configuration)]
 
 
-def job_server(jar: Path, flink: str, host: str, port: int, artifacts: Path) -> list[str]:
+def job_server(
+    jar: Path, flink: str, host: str, port: int, staging: int, artifacts: Path
+) -> list[str]:
     """Command line of Beam's job server.
 
     Args:
@@ -68,12 +70,14 @@ def job_server(jar: Path, flink: str, host: str, port: int, artifacts: Path) -> 
         flink: Host and port of the cluster.
         host: The server's own name, as drivers know it.
         port: Its port.
-        artifacts: Folder for what drivers stage.
+        staging: Its port for what drivers stage. One that it chose would be of loopback alone.
+        artifacts: Folder for that.
     """
     return [
         *(*JAVA, "-Xmx512m", "-jar", str(jar), "--flink-master", flink),
         *("--job-host", host, "--job-port", str(port)),
-        *("--artifact-port", "0", "--expansion-port", "0", "--artifacts-dir", str(artifacts)),
+        *("--artifact-port", str(staging), "--expansion-port", "0"),
+        *("--artifacts-dir", str(artifacts)),
     ]
 
 
@@ -218,7 +222,8 @@ class Flink:
         """Starts Beam's job server, which translates pipelines for the cluster."""
         artifacts = self.processes.folder / "artifacts"
         flink = f"localhost:{self.rest}"
-        command = job_server(JOB_SERVER, flink, "localhost", self.jobs, artifacts)
+        ports = (self.jobs, free_port())
+        command = job_server(JOB_SERVER, flink, "localhost", *ports, artifacts)
         self.processes.start("job-server", *command)
 
     def get(self, path: str) -> Any:
