@@ -48,6 +48,8 @@ _MODALITY = re.compile(r"^modality:\s*(\w+)", re.MULTILINE)
 _PARTITION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # How the command tells of a mistake or of bad data; a crash ends with a traceback instead.
 _TOLD = "shardwright: "
+# What it says where nothing is wrong with the data: no room, a worker killed, a cluster lost.
+_AGAIN = "run the same command again"
 
 
 def partition_of(context: Mapping[str, Any]) -> str:
@@ -140,8 +142,8 @@ def manifest_facts(output: Path, stage: str | None = None) -> dict[str, dict[str
 def raise_failure(code: int, last: str) -> None:
     """Says how a command failed: for good, or such that another try may help.
 
-    A mistake (exit 2) and bad data (exit 1) stay as they are. A crash ends with exit 1 too, but
-    its last line is that of a traceback: a disk was full, a connection was lost.
+    A mistake (exit 2) and bad data (exit 1) stay as they are. A full disk, a worker that was killed
+    and a crash end with exit 1 too, and are told apart by the last line.
 
     Args:
         code: Exit code; negative for a signal.
@@ -151,7 +153,7 @@ def raise_failure(code: int, last: str) -> None:
         AirflowFailException: No other try will help.
         AirflowException: One may.
     """
-    if code == 2 or (code == 1 and last.startswith(_TOLD)):
+    if code == 2 or (code == 1 and last.startswith(_TOLD) and _AGAIN not in last):
         raise AirflowFailException(f"exit {code}, which no retry mends: {last}")
     if code != 0:
         raise AirflowException(f"exit {code}: {last}")
