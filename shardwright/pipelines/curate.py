@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -25,7 +24,7 @@ from shardwright.metadata.mend import drop_damaged
 from shardwright.metadata.mirror import mirrored
 from shardwright.metadata.openlineage import told_stages
 from shardwright.pipelines.disk import told_plainly
-from shardwright.pipelines.estimate import Costs, total
+from shardwright.pipelines.estimate import Costs, remembered, total
 from shardwright.pipelines.execution import check_beam_arguments
 from shardwright.pipelines.labels import check_labels
 from shardwright.pipelines.opt_out import read_opt_outs
@@ -208,23 +207,14 @@ def _remember(layout: Layout, done: StageMetrics, costs: Costs) -> None:
 
     Beside it stands what the model of costs had said for as much input.
     """
-    path = layout.root / "metrics.json"
-    by_stage = _remembered(path) | {done.stage: asdict(done)}
+    by_stage = remembered(layout) | {done.stage: asdict(done)}
     if "ingest" in by_stage:
         ingest = by_stage["ingest"]
         expected = costs.estimate(done.stage, ingest["records"], ingest["bytes"])
         by_stage[done.stage]["estimate"] = None if expected is None else asdict(expected)
     stages = [by_stage[name] for name in STAGES if name in by_stage]
     metrics = {"stages": stages, "seconds": sum(stage["seconds"] for stage in stages)}
-    write_whole(path, json.dumps(metrics, indent=1) + "\n")
-
-
-def _remembered(path: Path) -> dict[str, dict[str, Any]]:
-    """What is known of each stage; nothing where the file is damaged."""
-    try:
-        return {stage["stage"]: stage for stage in json.loads(path.read_bytes())["stages"]}
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return {}
+    write_whole(layout.root / "metrics.json", json.dumps(metrics, indent=1) + "\n")
 
 
 def _chosen(stages: Sequence[str]) -> list[str]:

@@ -66,9 +66,7 @@ class Costs:
     @classmethod
     def of(cls, recipe: Recipe, layout: Layout) -> "Costs":
         """The costs of a recipe into an output."""
-        path = layout.root / "metrics.json"
-        stages = json.loads(path.read_text())["stages"] if path.exists() else []
-        return cls(recipe, {stage["stage"]: stage for stage in stages})
+        return cls(recipe, remembered(layout))
 
     def estimate(self, stage: str, records: int, size: int) -> Estimate | None:
         """What a stage is to take for so many records and bytes of input.
@@ -91,7 +89,9 @@ class Costs:
 
     def _measured(self, stage: str) -> _Rate | None:
         ingest, found = self.before.get("ingest"), self.before.get(stage)
-        if ingest is None or found is None or ingest["records"] < _LEAST or not ingest["bytes"]:
+        if ingest is None or found is None or "written" not in found:  # of an earlier version
+            return None
+        if ingest["records"] < _LEAST or not ingest["bytes"]:
             return None
         if found["reused"] or not found["records"] or not found["written"]:
             return None  # it did not do all its work
@@ -132,6 +132,15 @@ class Costs:
             "evaluate": recipe.evaluate is None,
         }
         return frozenset(stage for stage, out in idle.items() if out)
+
+
+def remembered(layout: Layout) -> dict[str, dict[str, Any]]:
+    """What ``metrics.json`` says of each stage; nothing where it is not there or damaged."""
+    try:
+        stages = json.loads((layout.root / "metrics.json").read_bytes())["stages"]
+        return {stage["stage"]: stage for stage in stages}
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def total(estimates: Iterable[Estimate]) -> Estimate:

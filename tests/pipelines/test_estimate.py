@@ -95,3 +95,18 @@ def test_rows_of_parquet_are_not_known_before(tmp_path: Path) -> None:
     assert "estimate: none, inputs hold any number of records" in dry_run(recipe, output)
     common.curate(recipe, output, stages=("ingest",))
     assert "estimate: about" in dry_run(recipe, output)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"stages": 3}', '{"stages": [{}]}', "\x00"])
+def test_damaged_metrics_tell_nothing(tmp_path: Path, text: str) -> None:
+    found = costs(tmp_path)
+    (tmp_path / "metrics.json").write_text(text)
+    again = Costs.of(common.recipe("code", tmp_path), Layout(tmp_path))
+    assert again.before == {}
+    assert again.estimate("prune", 10, 10) == found.estimate("prune", 10, 10)
+
+
+def test_metrics_of_an_earlier_version_tell_nothing(tmp_path: Path) -> None:
+    old = {name: stage("prune", 1e6)[name] for name in ("stage", "seconds", "bytes", "records")}
+    told = costs(tmp_path, stage("ingest", 5.0), old)
+    assert told.estimate("prune", 1000, 1) == costs(tmp_path).estimate("prune", 1000, 1)
