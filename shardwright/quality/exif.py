@@ -80,7 +80,7 @@ def upright(image: Image.Image, loaded: Image.Image, data: bytes) -> Image.Image
         xmp = loaded.info.get("XML:com.adobe.xmp") or loaded.info.get("xmp") or b""
         found = _XMP_ORIENTATION.search(xmp if isinstance(xmp, bytes) else str(xmp).encode())
         said = float(found[1]) if found else 1.0
-    turn = _TURNS.get(said)
+    turn = _TURNS.get(int(said)) if said.is_integer() else None
     return image if turn is None else image.transpose(turn)
 
 
