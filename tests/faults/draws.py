@@ -80,7 +80,8 @@ def draw(seed: int, number: int, collections: Sequence[Collection]) -> Fault:
     collection = chance.choices(among, (5, 3, 2)[: len(among)])[0]
     state = chance.choice(collection.states)
     stages = {name: steps for name, steps in collection.steps[state].items() if steps}
-    stage = chance.choice(sorted(stages))
+    # Stages that have nothing to do still write down their metrics; those that do more come first.
+    stage = chance.choices(sorted(stages), [len(stages[name]) ** 0.5 for name in sorted(stages)])[0]
     steps = stages[stage]
     own = chance.getrandbits(32)
     if family in OUTSIDE:
