@@ -240,6 +240,8 @@ def _read_yaml(text: str) -> Any:
         raise ValueError(" ".join(str(error).split())) from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    except (LookupError, AttributeError, TypeError) as error:  # PyYAML, at a value unlike its tag
+        raise ValueError(f"a tag, like !!bool, that does not fit its value: {error}") from None
     values = 0
     work: list[tuple[Any, int]] = [(data, 0)]
     while work:

@@ -131,6 +131,8 @@ def test_a_directory_of_a_zip_that_lists_nothing(tmp_path: Path) -> None:
     hidden = members[: members.index(b"PK\x01\x02")] + zip_of({})
     assert outcomes(read(written(tmp_path / "a.zip", hidden))) == ["unreadable_archive"]
     assert read(written(tmp_path / "b.zip", zip_of({}))) == []
+    behind = written(tmp_path / "c.zip", tar_of(CODE) + zip_of({}))
+    assert outcomes(read(behind)) == ["unreadable_archive"]
 
 
 def test_a_deep_line_costs_only_itself(tmp_path: Path) -> None:
@@ -213,8 +215,10 @@ def test_a_regex_of_a_stranger_takes_linear_time(tmp_path: Path) -> None:
         (with_set(containedIn={"@id": "set"}), "contained in itself"),
         (with_set(includes=["[z-a]"]), "no glob"),
         ({"a": json.loads("[" * 500 + "]" * 500)}, "values in more than"),
+        ({"license": {"name": "\ud800"}}, "surrogates"),
+        ({"\ud800": 1}, "surrogates"),
     ],
-    ids=["circle", "glob", "deep"],
+    ids=["circle", "glob", "deep", "half", "half-a-key"],
 )
 def test_a_hostile_document_is_refused(
     tmp_path: Path, changes: dict[str, object], problem: str
@@ -252,6 +256,8 @@ def test_addresses_are_told_without_credentials(tmp_path: Path) -> None:
         (SMALL.replace("code", "[" + "x, " * 5000 + "x]"), "modality"),
         (SMALL + "filters: [{name: [a, b]}]", "filters"),
         (SMALL + 'about: {"\\ud800": 1}', "half a character"),
+        ("a: !!bool n", "does not fit"),
+        ("a: !!timestamp n", "does not fit"),
         ("a: !!python/object/apply:os.system ['touch ran']", "no valid YAML"),
         ("a: !!python/name:os.system ''", "no valid YAML"),
         ("a: !!python/module:os ''", "no valid YAML"),

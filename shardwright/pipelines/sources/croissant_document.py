@@ -133,7 +133,7 @@ def read_document(uri: str) -> Document:
         content = json.loads(data)
         if not isinstance(content, dict):
             raise ValueError("is no JSON object")
-        _check_depth(content)
+        _check_values(content)
     except (IsNoFileError, OSError, ValueError, RecursionError, ImportError) as error:
         address = shown_address(uri)
         problem = explain(error).replace(uri, address)
@@ -180,16 +180,22 @@ def shown_address(uri: str) -> str:
     return re.sub(r"(?<=://)[^/]*@", "", re.split(r"[?#]", uri, maxsplit=1)[0])
 
 
-def _check_depth(content: Any) -> None:
-    """Raises ``ValueError`` for what is nested deeper than any Croissant."""
+def _check_values(content: Any) -> None:
+    """Raises ``ValueError`` for what is nested deeper than any Croissant, and for half characters.
+
+    JSON can spell the latter, and nothing can write them.
+    """
     level = [content]
     for _ in range(_DEEPEST):
-        level = [
-            below
-            for value in level
-            if isinstance(value, dict | list)
-            for below in (value.values() if isinstance(value, dict) else value)
-        ]
+        below: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                below += [*value, *value.values()]
+            elif isinstance(value, list):
+                below += value
+            elif isinstance(value, str) and not value.isascii():
+                value.encode()
+        level = below
     if level:
         raise ValueError(f"values in more than {_DEEPEST} others")
 

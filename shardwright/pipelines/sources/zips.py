@@ -12,7 +12,7 @@ from shardwright.pipelines.sources.storage import explain
 
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2}
 _ENCRYPTED = 0x1
-_MEMBER = b"PK\x03\x04"
+_END = b"PK\x05\x06"
 _MEMBER_HEADER = 30  # bytes at least
 
 
@@ -45,10 +45,10 @@ def zip_members(file: BinaryIO) -> Iterator[Member]:
 
 
 def _check_empty(file: BinaryIO) -> None:
-    """Raises where members stand in front of a directory that lists none of them."""
+    """Raises where something stands in front of a directory that lists nothing."""
     file.seek(0)
-    if file.read(len(_MEMBER)) == _MEMBER:
-        raise zipfile.BadZipFile("the directory lists nothing, and members are there")
+    if file.read(len(_END)) != _END:
+        raise zipfile.BadZipFile("the directory lists nothing, and more is there")
 
 
 def _overlapping(infos: list[zipfile.ZipInfo]) -> set[int]:
