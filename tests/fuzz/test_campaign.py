@@ -3,11 +3,13 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
-from fuzz import campaign
+from fuzz import campaign, seeds
 from fuzz.kinds import KINDS, Files, Told, UntoldError, inputs
 
 from shardwright.quality.sandbox import ImageDecoder
@@ -85,6 +87,13 @@ def test_a_few_inputs_of_each_kind(tmp_path: Path, kind: str) -> None:
     batch = campaign.run_batch(kind, 1, range(15), tmp_path)
     assert batch.findings == []
     assert sum(batch.outcomes.values()) == 15
+
+
+def test_seeds_are_the_same_at_another_time() -> None:
+    command = [sys.executable, "-c", "from fuzz import seeds; print(seeds.digest())"]
+    environment = {**os.environ, "PYTHONPATH": str(seeds.ROOT / "tests"), "PYTHONHASHSEED": "1"}
+    other = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == seeds.digest()
 
 
 def test_a_number_is_the_same_input_always() -> None:

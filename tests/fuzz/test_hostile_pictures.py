@@ -75,6 +75,14 @@ def test_pictures_are_turned_as_their_xmp_says() -> None:
         assert wanted.size == (60, 90)
 
 
+def test_a_frame_of_a_jpeg_that_stands_twice() -> None:
+    data = picture("JPEG")
+    at = data.index(b"\xff\xc0")
+    frame = data[at : at + 2 + int.from_bytes(data[at + 2 : at + 4])]
+    assert read_jpeg(data) is not None
+    assert read_jpeg(data[:at] + frame + data[at:]) is None
+
+
 def test_a_header_that_is_damaged_warns_of_nothing() -> None:
     data = picture("JPEG", b"Exif\0\0MM\0*\0\0\0\x08\0\x05")
     with warnings.catch_warnings():

@@ -101,7 +101,7 @@ def read_jpeg(data: bytes) -> JpegFacts | None:
         raise
     except Exception:  # on broken bytes Pillow's parsers raise nearly anything
         return None
-    if not tables or any(len(table) != len(LUMA) for table in tables):
+    if len(tables) not in (*_UNCOLOURED, _COLOURED) or any(len(one) != len(LUMA) for one in tables):
         return None
     shown = tuple(tuple(map(int, table)) for table in tables[:2])
     quality, rmse = _nearest("luma", shown[0], None)
