@@ -224,7 +224,7 @@ _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _m
 
 # A recipe has hundreds of values, of which few stand in others; a bomb of anchors has billions.
 _MOST_BYTES, _MOST_VALUES, _DEEPEST = 1_000_000, 100_000, 50
-_SHOWN = 200  # characters of a value in a message
+_SHOWN, _LONGEST = 200, 500  # characters of a value, and of what is wrong, in a message
 _HALF = re.compile("[\ud800-\udfff]")
 
 
@@ -296,7 +296,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), uri: str | None = Non
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(step) for step in first["loc"]) or "recipe"
-        problem = first["msg"].removeprefix("Value error, ")
+        problem = " ".join(first["msg"].removeprefix("Value error, ").split())
+        problem = problem if len(problem) <= _LONGEST else f"{problem[:_LONGEST]}..."
         given = "" if isinstance(first["input"], dict) else f" (given: {_shown(first['input'])})"
         if first["type"] == "extra_forbidden":
             problem, given = "no such key; see docs/recipe.md for the keys there are", ""

@@ -96,6 +96,8 @@ def _decode(data: bytes, max_pixels: int) -> ImageFacts | Fault:
             image.load()
         except Exception as error:
             return _fault(error)
+        if image.mode in ("P", "PA") and image.palette is None:  # Pillow cannot convert it
+            return Fault("invalid_image", "its pixels are places in a palette, and it has none")
         said = read_exif(image, data, set(_TAGS))
         make, model, software = (exif_text(said, tag) for tag in _TAGS)
         return ImageFacts(width, height, image.format or "", make, model, software)

@@ -11,6 +11,7 @@ import json
 import os
 import random
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ from shardwright.quality.shingles import shingle_hashes
 from shardwright.service.samples import thumbnail
 
 LIMITS = Limits(max_bytes=300_000, max_pixels=4_000_000, decode_seconds=20)
-_MOST_MESSAGE = 3_000
+_MOST_MESSAGE = 10_000  # a document may have long names
 
 
 class UntoldError(Exception):
@@ -181,9 +182,10 @@ def _read_code(folder: Path, _: Files, decoder: ImageDecoder) -> Told:
     told = _through(Source(kind="files", uri=str(folder)), "code", decoder)
     _expect(told, 1)
     for data, language in told.contents:
-        measure_code(tuple(filters("code")), data, language)
-        shingle_hashes(normalised(data, STEPS, language), 5)
-        _hashing().encode([data.decode()])
+        with _accepted():
+            measure_code(tuple(filters("code")), data, language)
+            shingle_hashes(normalised(data, STEPS, language), 5)
+            _hashing().encode([data.decode()])
     return told
 
 
@@ -225,13 +227,28 @@ def _read_picture(folder: Path, _: Files, decoder: ImageDecoder) -> Told:
     told = _through(Source(kind="files", uri=str(folder)), "image", decoder)
     _expect(told, 1)
     for data, _unused in told.contents:
-        measure_image(tuple(filters("image")), data)
-        read_provenance(data)
-        perceptual_hash(data)
-        pixel_sha256(data)
-        thumbnail(data)
-        DescriptorEncoder().encode([data])
+        with _accepted():
+            _use_picture(data)
     return told
+
+
+def _use_picture(data: bytes) -> None:
+    """What later stages do with a picture."""
+    measure_image(tuple(filters("image")), data)
+    read_provenance(data)
+    perceptual_hash(data)
+    pixel_sha256(data)
+    thumbnail(data)
+    DescriptorEncoder().encode([data])
+
+
+@contextmanager
+def _accepted() -> Iterator[None]:
+    """What has become a record stops no later stage."""
+    try:
+        yield
+    except DataError as error:
+        raise UntoldError(f"a record that a later stage cannot read: {error}") from error
 
 
 _OF_ZIPS = (archives.zip_field, archives.zip_field, archives.zip_names, archives.zip_nested)

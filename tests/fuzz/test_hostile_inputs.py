@@ -135,6 +135,14 @@ def test_a_directory_of_a_zip_that_lists_nothing(tmp_path: Path) -> None:
     assert outcomes(read(behind)) == ["unreadable_archive"]
 
 
+def test_members_without_a_name(tmp_path: Path) -> None:
+    data = zip_of(CODE).replace(b"a.py", b"\0.py")  # zipfile ends a name at its first NUL
+    found = read(written(tmp_path / "a.zip", data))
+    assert [item.path for item in found] == ["a.zip!", "a.zip!b.py"]
+    found = read(written(tmp_path / "b.tar", tar_of({"./": b"x", **CODE})))
+    assert outcomes(found) == ["unreadable", "a.py", "b.py"]
+
+
 def test_a_deep_line_costs_only_itself(tmp_path: Path) -> None:
     deep = b'{"content": "x", "k": ' + b'{"a":' * 900 + b"1" + b"}" * 900 + b"}\n"
     path = written(tmp_path / "a.jsonl", deep + b'{"content": "y"}\n')
@@ -228,6 +236,12 @@ def test_a_hostile_document_is_refused(
         read(path, "croissant")
 
 
+def test_what_a_document_says_is_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="conformsTo is a b;") as raised:
+        read(croissant(tmp_path, conformsTo="a\nb"), "croissant")
+    assert "\n" not in str(raised.value)
+
+
 @pytest.mark.parametrize("name", ["a\0b", "\ud800", "..", "../a", "/a", "a/../../b", ""])
 def test_names_that_lead_nowhere(name: str) -> None:
     assert below(name) is None
@@ -255,6 +269,7 @@ def test_addresses_are_told_without_credentials(tmp_path: Path) -> None:
         (SMALL + "modalities: [" + "x, " * 5000 + "x]", "no such key"),
         (SMALL.replace("code", "[" + "x, " * 5000 + "x]"), "modality"),
         (SMALL + "filters: [{name: [a, b]}]", "filters"),
+        (SMALL + "filters: [" + "x" * 5000 + "]", "filters"),
         (SMALL + 'about: {"\\ud800": 1}', "half a character"),
         ("a: !!bool n", "does not fit"),
         ("a: !!timestamp n", "does not fit"),

@@ -9,7 +9,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from shardwright.quality.exif import upright
+from shardwright.quality.faults import Fault
 from shardwright.quality.heterogeneity.jpeg import read_jpeg
+from shardwright.quality.images import ImageFacts, decode_image
 from shardwright.quality.perceptual import perceptual_hash, pixel_sha256
 from shardwright.service.samples import thumbnail
 
@@ -81,6 +83,19 @@ def test_a_frame_of_a_jpeg_that_stands_twice() -> None:
     frame = data[at : at + 2 + int.from_bytes(data[at + 2 : at + 4])]
     assert read_jpeg(data) is not None
     assert read_jpeg(data[:at] + frame + data[at:]) is None
+
+
+def test_a_palette_that_is_missing() -> None:
+    image = Image.radial_gradient("L").crop((0, 0, 90, 60)).convert("P")
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    data = out.getvalue()
+    at = data.index(b"PLTE") - 4
+    without = data[:at] + data[at + 12 + int.from_bytes(data[at : at + 4]) :]
+    assert isinstance(decode_image(data, 10_000), ImageFacts)
+    fault = decode_image(without, 10_000)
+    assert isinstance(fault, Fault)
+    assert fault.reason == "invalid_image"
 
 
 def test_a_header_that_is_damaged_warns_of_nothing() -> None:

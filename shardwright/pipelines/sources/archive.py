@@ -78,7 +78,9 @@ class ArchiveSource:
         components = re.split(r"[/\\]", raw)
         escapes = ".." in components or _ABSOLUTE.match(raw) is not None
         name = raw if escapes else "/".join(c for c in raw.split("/") if c not in ("", "."))
-        if not name or not self.globs.wants(name):
+        if not name:
+            return Refusal(f"{archive}!", "unreadable", "a member without a name")
+        if not self.globs.wants(name):
             return None
         path = f"{archive}!{name}"
         if name in seen:

@@ -138,7 +138,7 @@ def read_document(uri: str) -> Document:
         address = shown_address(uri)
         problem = explain(error).replace(uri, address)
         raise UserError(f"source.uri {address!r}: {problem}; name a croissant.json") from None
-    stated = [_text(item) for item in _values(content, "conformsTo")]
+    stated = [" ".join(_text(item).split())[:200] for item in _values(content, "conformsTo")]
     if not any(version in stated for version in VERSIONS):
         raise UserError(
             f"source.uri {shown_address(uri)!r}: conformsTo is {', '.join(stated) or 'not there'}; "

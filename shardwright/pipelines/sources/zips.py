@@ -29,7 +29,7 @@ def zip_members(file: BinaryIO) -> Iterator[Member]:
             _check_empty(file)
         overlapping = _overlapping(infos)
         for info in infos:
-            if info.is_dir():
+            if info.filename.endswith("/"):
                 continue
             mode = info.external_attr >> 16
             problem: tuple[str, str] | None = None
