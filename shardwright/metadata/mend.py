@@ -18,16 +18,26 @@ from shardwright.metadata.manifest import MANIFEST, read_manifest, unbroken
 def drop_damaged(layout: Layout) -> Iterator[str]:
     """Drops the manifest of each table and folder that is not as it says.
 
+    Shards keep theirs where only files are not as it says: those go, and are made again alone.
+
     Yields:
         A line for each, before it is dropped.
     """
     for folder in _folders(layout):
-        problem = _problem(layout, folder)
+        wrong: list[str] = []
+        problem = _changed(layout, folder)
+        if problem is None:
+            sizes = _sizes(layout, folder)
+            wrong = [name for name, size in sizes.items() if not has_size(folder / name, size)]
+            if wrong:
+                problem = f"{wrong[0]} is missing or has another size than the manifest says"
         if problem is not None:
             yield f"{folder.relative_to(layout.root)}: {problem}; it is made again"
             layout.croissant.unlink(missing_ok=True)
             layout.published.unlink(missing_ok=True)
-            (folder / MANIFEST).unlink()
+            again = wrong if wrong and folder == layout.shards else [MANIFEST]
+            for name in again:
+                (folder / name).unlink(missing_ok=True)
 
 
 def sweep(layout: Layout) -> None:
@@ -57,17 +67,14 @@ def _sizes(layout: Layout, folder: Path) -> dict[str, int]:
     return _files(folder) if folder in layout.folders.values() else _table(folder)
 
 
-def _problem(layout: Layout, folder: Path) -> str | None:
-    """What is wrong with a committed folder, if something is."""
+def _changed(layout: Layout, folder: Path) -> str | None:
+    """What is wrong with a folder's manifest, if something is."""
     try:
-        sizes = _sizes(layout, folder)
+        _sizes(layout, folder)
         if (folder / MANIFEST).exists() and not unbroken((folder / MANIFEST).read_bytes()):
             return "its manifest was changed"
     except DataError as error:
         return str(error).removeprefix(f"{folder}/").partition(";")[0]
-    for name, size in sizes.items():
-        if not has_size(folder / name, size):
-            return f"{name} is missing or has another size than the manifest says"
     return None
 
 
