@@ -15,6 +15,8 @@ from typing import BinaryIO, Self
 import numpy as np
 import numpy.typing as npt
 
+from shardwright.metadata.files import make_durable
+
 _VECTORS_AT = 8
 """Offset of the number of vectors, int64, behind the four-letter type and the dimension."""
 _FLOATS_FROM_END = 8
@@ -92,7 +94,7 @@ class FlatIndexWriter:
                     os.fsync(file.fileno())
             if kind is None:
                 self._staged.replace(self.path)
-                _sync_folder(self.path.parent)
+                make_durable(self.path.parent)
         finally:
             self._file = None
             self._staged.unlink(missing_ok=True)
@@ -120,12 +122,3 @@ def _verify_layout(dimension: int) -> None:
             f"FAISS {faiss.__version__} lays out IndexFlatIP in a way that this version of "
             "shardwright does not know: install another FAISS or a newer shardwright"
         )
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename in a folder survive a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

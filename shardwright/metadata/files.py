@@ -112,7 +112,7 @@ class HashedFile:
 
 
 def make_durable(path: Path) -> None:
-    """Has a file that something else wrote on the disk before it is named as done."""
+    """Has a file that something else wrote, or the names in a folder, on the disk from here on."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
