@@ -15,7 +15,7 @@ from shardwright.errors import UserError
 
 ENVIRONMENT: Final = "SHARDWRIGHT_MEMORY_LIMIT"
 LEAST: Final = 2_000_000_000
-"""Bytes below which no recipe of this repository was seen to stay."""
+"""With 1 GB DuckDB's share was too small for the blobs of the stage ``study``."""
 _MOST: Final = 1_000_000_000
 _SHARE: Final = 4
 

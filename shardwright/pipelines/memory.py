@@ -4,7 +4,9 @@ Only memory of their own is counted: pages of mapped files go when the machine n
 """
 
 import threading
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 import psutil
@@ -12,7 +14,7 @@ import psutil
 SAMPLE_SECONDS: Final = 0.2
 _THREAD: Final = 400_000_000
 _PROCESS: Final = 900_000_000
-"""What a worker takes at most: measured over all stages of the recipes of this repository."""
+"""What is reckoned for a worker. No bound: what a run held is measured, and told if it is more."""
 
 
 def workers_below(limit: int, wanted: int, *, processes: bool) -> int:
@@ -41,28 +43,28 @@ def _own(process: psutil.Process) -> int:
     return int(memory.rss - getattr(memory, "shared", 0))  # Linux tells them apart
 
 
+@dataclass
 class Peak:
-    """The most that was held while it is entered, looked up every so often."""
+    """The most that was held so far, in bytes."""
 
-    def __init__(self) -> None:
-        self.bytes = held()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
+    bytes: int
 
-    def __enter__(self) -> "Peak":
-        self._thread.start()
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-        self.bytes = max(self.bytes, held())
+@contextmanager
+def watched() -> Iterator[Peak]:
+    """Follows what is held while it is entered, looked up every so often."""
+    peak = Peak(held())
+    stop = threading.Event()
 
-    def _follow(self) -> None:
-        while not self._stop.wait(SAMPLE_SECONDS):
-            self.bytes = max(self.bytes, held())
+    def follow() -> None:
+        while not stop.wait(SAMPLE_SECONDS):
+            peak.bytes = max(peak.bytes, held())
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        stop.set()
+        thread.join()
+        peak.bytes = max(peak.bytes, held())

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from shardwright.pipelines.energy import Energy, Meter
-from shardwright.pipelines.memory import Peak
+from shardwright.pipelines.memory import watched
 
 _POLL_SECONDS = 0.5
 
@@ -69,7 +69,7 @@ class Reporter:
     @contextmanager
     def stage(self, name: str) -> Iterator["StageProgress"]:
         """Times a stage and prints its line at the end."""
-        with Peak() as peak:
+        with watched() as peak:
             progress = StageProgress(name, self.console)
             yield progress
         done = progress.done(peak.bytes)

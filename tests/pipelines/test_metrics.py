@@ -19,7 +19,7 @@ from shardwright.errors import DataError, UserError
 from shardwright.metadata.layout import Layout
 from shardwright.pipelines import energy, memory
 from shardwright.pipelines.energy import Counter, Energy, Meter, find_counters
-from shardwright.pipelines.memory import Peak
+from shardwright.pipelines.memory import watched
 from shardwright.pipelines.progress import StageMetrics
 from shardwright.pipelines.prometheus import tell_prometheus
 
@@ -182,7 +182,7 @@ def test_bytes_shuffled_are_those_that_workers_leave_for_others(tmp_path: Path) 
 
 def test_the_most_that_was_held_counts_children_and_no_mapped_files(tmp_path: Path) -> None:
     many = 150_000_000
-    with Peak() as peak:
+    with watched() as peak:
         before = peak.bytes
         command = f"import time; held = b'1' * {many}; print(flush=True); time.sleep(30)"
         child = subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.PIPE)
@@ -193,7 +193,7 @@ def test_the_most_that_was_held_counts_children_and_no_mapped_files(tmp_path: Pa
         child.communicate()
     assert many <= peak.bytes - before < 2 * many
     (tmp_path / "file").write_bytes(b"1" * many)
-    with Peak() as peak, (tmp_path / "file").open("rb") as file:
+    with watched() as peak, (tmp_path / "file").open("rb") as file:
         before = peak.bytes
         with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
             assert mapped.find(b"2") == -1
