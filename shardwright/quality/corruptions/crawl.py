@@ -7,7 +7,7 @@ import re
 
 from shardwright.quality.corruptions.edits import Edit, Place
 from shardwright.quality.corruptions.registry import Corruption
-from shardwright.quality.corruptions.trees import Finder, Source
+from shardwright.quality.corruptions.trees import WORD, Finder, Source
 
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 # What a word processor writes for it.
@@ -29,7 +29,6 @@ _ENTITIES = {
     "'": ("&#39;", "&#x27;", "&apos;"),
 }
 _WIDTHS = (40, 60, 64, 72, 76, 78, 80)
-_WORDS = re.compile(rb"[A-Za-z][a-z0-9]{2,14}")
 _LINES_A_CONFLICT, _LINES_A_BLOB = 60, 120
 # First bytes of what is found encoded within code, and what a data URI calls it.
 _BLOBS = (
@@ -190,7 +189,7 @@ def _vary(lines: list[bytes], rng: random.Random) -> list[bytes]:
     varied = lines[:]
     at = rng.randrange(len(varied))
     way = rng.randrange(4)
-    words = _WORDS.findall(b" ".join(lines))
+    words = WORD.findall(b" ".join(lines))
     if way == 0 and len(varied) > 1:
         del varied[at]
     elif way == 1 and len(set(varied)) > 1:
@@ -228,7 +227,7 @@ def _hash(rng: random.Random) -> bytes:
 
 
 def _some_words(source: Source, rng: random.Random) -> list[bytes]:
-    words = sorted(set(_WORDS.findall(source.data))) or [b"main", b"update", b"data", b"config"]
+    words = source.words or [b"main", b"update", b"data", b"config"]
     return [rng.choice(words) for _ in range(rng.randint(1, 3))]
 
 

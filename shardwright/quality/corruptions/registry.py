@@ -110,12 +110,18 @@ def chosen_places(
     if not _is_text(data) or (kind.languages is not None and language not in kind.languages):
         return []
     from shardwright.quality.corruptions.edits import choose
-    from shardwright.quality.corruptions.trees import Source
 
-    source = Source(data, language)
+    source = _source(data, language)
     digest = hashlib.sha256(b"%s\0%d\0%s" % (name.encode(), seed, data)).digest()
     places = choose(find(source, random.Random(int.from_bytes(digest))), dose)
     return _sound(source, places) if kind.parseable else places
+
+
+@functools.lru_cache(maxsize=4)  # one kind after another asks for the same text
+def _source(data: bytes, language: str | None) -> "Source":
+    from shardwright.quality.corruptions.trees import Source
+
+    return Source(data, language)
 
 
 @functools.cache

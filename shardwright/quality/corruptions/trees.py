@@ -2,6 +2,7 @@
 
 import functools
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
@@ -11,6 +12,9 @@ from shardwright.quality.syntax import count_errors, parse
 
 if TYPE_CHECKING:
     from tree_sitter import Node
+
+WORD = re.compile(rb"[A-Za-z][a-z0-9]{2,14}")
+"""A word of a name, however the name is put together."""
 
 LANGUAGES = frozenset({"C", "C++", "Go", "Java", "JavaScript", "Python", "Rust", "TypeScript"})
 """The languages whose grammars' node types stand in the tables of this package."""
@@ -108,6 +112,11 @@ class Source:
     def errors(self) -> int | None:
         """Bytes that fit no rule of the grammar; None where there is no tree."""
         return None if self._root is None else count_errors(self._root)
+
+    @functools.cached_property
+    def words(self) -> list[bytes]:
+        """The different words, sorted."""
+        return sorted(set(WORD.findall(self.data)))
 
     @functools.cached_property
     def newline(self) -> bytes:
