@@ -137,6 +137,7 @@ def test_odd_names_of_the_output(code: Path, reference: Path, tmp_path: Path) ->
         shutil.copytree(reference, tmp_path / decoy)
     done = common.shardwright(
         *("curate", "recipes/code.yaml", "--input", str(code), "--set", "source.exclude=[]"),
+        *("--set", "prune.scores=[]"),
         *("--output", str(tmp_path / name), "--limit", "30", "--", *BEAM),
     )
     assert done.returncode == 0, done.stderr

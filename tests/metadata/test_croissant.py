@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import duckdb
@@ -160,11 +161,8 @@ def test_published_form_stands_beside_and_goes(copied: Callable[[str], Layout]) 
 
 @pytest.mark.parametrize("modality", ["code", "image"])
 def test_tensorflow_datasets_builds_it(
-    outputs: dict[str, Layout], tmp_path: Path, modality: str
+    outputs: dict[str, Layout], tmp_path: Path, modality: str, tfds: ModuleType
 ) -> None:
-    tfds = pytest.importorskip(
-        "tensorflow_datasets", reason="tensorflow-datasets and importlib-resources are not here"
-    )
     from tensorflow_datasets.core.dataset_builders.croissant_builder import CroissantBuilder
 
     layout = outputs[modality]

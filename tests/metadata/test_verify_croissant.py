@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -136,11 +137,8 @@ def test_record_sets_of_damaged_tables_are_not_read(copied: Copied) -> None:
 
 
 def test_tensorflow_datasets_builds_it_too(
-    copied: Copied, capsys: pytest.CaptureFixture[str]
+    copied: Copied, capsys: pytest.CaptureFixture[str], tfds: ModuleType
 ) -> None:
-    pytest.importorskip(
-        "tensorflow_datasets", reason="tensorflow-datasets and importlib-resources are not here"
-    )
     layout = copied("code")
     assert verify(layout) == []
     assert capsys.readouterr().out == ""

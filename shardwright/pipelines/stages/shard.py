@@ -188,10 +188,12 @@ def _write_shards(run: Run, progress: StageProgress) -> None:
     written = [bucket for bucket in buckets if bucket[:2] not in same.files]
     progress.parts = progress.reused = len(same.parts) + len(buckets) - len(written)
     numbers = tuple(first[split] + shard for split, shard, _ in written)
+    rows = _row_fingerprints(run, records_table, shards, scores)
+    job = fingerprint(work=work, written=numbers)
     grouping = run.plan(
         "group",
         {"curated": curated(run.recipe.modality)},
-        _group_tasks(records_table, shards, scores, fingerprint(work=work, written=numbers), same),
+        _group_tasks(records_table, shards, scores, job, rows, same),
         staged_only=True,
     )
     group = GroupPart(run.recipe.modality, first, numbers, run.recipe.masked)
@@ -208,7 +210,7 @@ def _write_shards(run: Run, progress: StageProgress) -> None:
     run.incomplete()
     origin = replace(origin, ended=time.time())
     _commit_shards(run, writing, buckets, same, work, origin)
-    _commit_curated(run, grouping, records_table, same, origin)
+    _commit_curated(run, grouping, rows, same, origin)
     shutil.rmtree(grouping.folder)
     shutil.rmtree(writing.folder)
     forget_places(run)
@@ -233,11 +235,35 @@ def _first_buckets(buckets: list[tuple[str, int, int]]) -> dict[str, int]:
     return first
 
 
+def _row_fingerprints(
+    run: Run, records_table: Manifest, shards: Manifest, scores: Manifest | None
+) -> dict[str, str]:
+    """Hash of what decides the rows of each part of ``curated``, by key, in the order of parts.
+
+    What else a task writes beside its part depends on the files that are there; its rows do not.
+    """
+    places = {part.key: part.sha256 for part in shards.parts()}
+    found = {} if scores is None else {part.key: part.sha256 for part in scores.parts()}
+    masked = list(run.recipe.masked)
+    return {
+        part.key: fingerprint(
+            version=VERSION,
+            masked=masked,
+            records=part.sha256,
+            shards=places[part.key],
+            scores=found.get(part.key),
+        )
+        for part in records_table.parts()
+        if part.key != "empty"
+    }
+
+
 def _group_tasks(
     records_table: Manifest,
     shards: Manifest,
     scores: Manifest | None,
-    work: str,
+    job: str,
+    rows: dict[str, str],
     same: Unchanged,
 ) -> Iterator[Task]:
     places = {part.key: part for part in shards.parts()}
@@ -248,7 +274,7 @@ def _group_tasks(
         placed, found = places[part.key], measured.get(part.key)
         yield Task(
             part.key,
-            fingerprint(job=work, records=part.sha256, shards=placed.sha256),
+            fingerprint(job=job, rows=rows[part.key]),
             {
                 "records": None if part.file is None else str(records_table.folder / part.file),
                 "shards": None if placed.file is None else str(shards.folder / placed.file),
@@ -325,16 +351,18 @@ def _commit_shards(
 
 
 def _commit_curated(
-    run: Run, job: Job, records_table: Manifest, same: Unchanged, origin: Origin
+    run: Run, job: Job, rows: dict[str, str], same: Unchanged, origin: Origin
 ) -> None:
     """Commits ``curated``: the parts that were written, and those that stay."""
     folder, schema = run.layout.table("curated"), curated(run.recipe.modality)
     folder.mkdir(parents=True, exist_ok=True)
     made = {task.key: Part(**job.sidecar(task)["parts"]["curated"]) for task in job.tasks}
     parts = [
-        same.parts.get(part.key) or place(made[part.key], job.folder / "curated", folder)
-        for part in records_table.parts()
-        if part.key != "empty"
+        replace(
+            same.parts.get(key) or place(made[key], job.folder / "curated", folder),
+            fingerprint=rows[key],
+        )
+        for key in rows
     ]
     if not any(part.rows for part in parts):
         parts.insert(0, write_empty(folder / "part-empty.parquet", schema, "empty", ""))
