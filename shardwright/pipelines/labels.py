@@ -97,14 +97,13 @@ def check_labels(run: Run, ingests: bool) -> None:
     if run.limit is not None:  # a trial run need not hold them all
         return
     missing = dict(labels)
-    records = run.layout.manifest("records")
-    if ingests:
+    if ingests:  # what is committed is not looked at: it may be damaged, and is made again then
         if run.recipe.source.kind not in ("files", "git"):
             return
         for task in plan_ingest(run):
             for unit in task.payload["units"]:
                 missing.pop(record_id(run.recipe.source_name, unit["path"]), None)
-    elif records is not None:
+    elif run.layout.manifest("records") is not None:
         for found, _ in _found(run, list(labels)):
             missing.pop(found, None)
     else:

@@ -198,7 +198,7 @@ def main() -> None:
             note(f"without faults of {family}: they need root")
     chosen = given.collections.split(",")
     collections = [one for one in scenes.collections(folder / "scenes") if one.name in chosen]
-    modules = folder / "modules.json"
+    modules = folder / "scenes" / "modules.json"
     scenes.import_known(modules)
     for collection in collections:
         scenes.prepare(collection, modules, note)

@@ -7,6 +7,9 @@ import pytest
 
 from shardwright.metadata.layout import Layout
 from shardwright.metadata.manifest import Part
+from shardwright.pipelines.labels import check_labels
+from shardwright.pipelines.run import Run
+from shardwright.quality.pruning.classifier import LEAST_LABELS
 
 SETTINGS = (
     *("embedding=null", "index=null", "prune=null", "filters=[]"),
@@ -44,3 +47,17 @@ def test_curated_does_not_tell_which_shards_were_there(output: Path) -> None:
     shard.unlink()
     run_again(output)
     assert parts(output, "curated") == before
+
+
+def test_labels_are_checked_beside_a_damaged_table(tmp_path: Path) -> None:
+    source, table, layout = tmp_path / "in", tmp_path / "labels.csv", Layout(tmp_path / "out")
+    source.mkdir()
+    rows = ["path,label"]
+    for number in range(2 * LEAST_LABELS):
+        (source / f"{number}.py").touch()
+        rows.append(f"{number}.py,{number % 2}")
+    table.write_text("\n".join(rows))
+    layout.table("records").mkdir(parents=True)
+    (layout.table("records") / "_manifest.json").write_text("{")
+    labelled = ("prune.method=classifier", f"prune.classifier.labels={table}")
+    check_labels(Run(common.recipe("code", source, *labelled), layout), ingests=True)
