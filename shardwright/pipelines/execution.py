@@ -13,7 +13,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import create_runner
 from threadpoolctl import threadpool_limits
 
-from shardwright.errors import UserError
+from shardwright.errors import DataError, UserError
 from shardwright.metadata.memory import memory_limit
 from shardwright.pipelines.local_workers import told_once
 from shardwright.pipelines.memory import workers_below
@@ -101,8 +101,25 @@ class ForEach(beam.PTransform[Any, Any]):
         return (
             elements
             | "Spread" >> beam.Reshuffle()  # (offset, length)
-            | "Run" >> beam.Map(self.function)  # None
+            | "Run" >> beam.Map(_Told(self.function))  # None
         )
+
+
+@dataclass(frozen=True)
+class _Told:
+    """Runs a function whose errors that are told in one line Beam does not log with a traceback."""
+
+    function: Callable[[tuple[int, int]], None]
+
+    def __call__(self, element: tuple[int, int]) -> None:
+        logging.getLogger("apache_beam.runners.common").addFilter(_is_of_a_bug)
+        self.function(element)
+
+
+def _is_of_a_bug(record: logging.LogRecord) -> bool:
+    """False for errors of the user, the data or the disk, which the driver tells of."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, UserError | DataError | OSError)
 
 
 def run_each(

@@ -4,6 +4,7 @@ Each is a function of the fault, the collection and a folder, in which it leaves
 run finds it, or as the next run made it.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -18,7 +19,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import common
 import draws
 import psutil
 import s3_server
@@ -27,6 +27,7 @@ from draws import Fault
 from scenes import Collection, Ended
 
 from shardwright.metadata.mirror import at_hand
+from shardwright.pipelines import curate as curation
 
 NOBODY: Final = 65534
 _PATIENCE: Final = 900
@@ -132,62 +133,53 @@ def process(fault: Fault, collection: Collection, folder: Path) -> Struck:
     chance = random.Random(fault.seed)
     output = folder / "out"
     shutil.copytree(collection.snapshot(fault.state, fault.stage), output)
-    workers = chance.random() < 0.6
-    command = collection.command(output)
+    workers = fault.stage in curation._BEAM_STAGES and chance.random() < 0.6
+    command = collection.disturbed(output, fault.state, fault.stage)
     if workers:
         command = [*command[: command.index("--") + 1], "--runner=FnApiRunner", *_WORKERS]
-    module = [sys.executable, "-m", "shardwright.pipelines.cli"]
-    said = folder / "said.txt"
-    with said.open("w") as out:
-        child = subprocess.Popen(
-            [*module, *command], stdout=out, stderr=out, cwd=common.ROOT, start_new_session=True
-        )
-    victim, wrong = child.pid, []
+    driver = scenes.start(command, folder, first=os.setsid)
+    seen, more = _made(output), chance.randrange(8)
     if workers:
-        found = _until(lambda: _a_worker(child), "a worker")
-        victim = found.pid if isinstance(found, psutil.Process) else child.pid
-        time.sleep(chance.uniform(0, 3))
+        victim = _until(lambda: _over(driver) or _worker(driver.number), "a worker")
+        _until(lambda: _over(driver) or _made(output) - seen >= more, "files")
     else:
-        count = len(list(output.rglob("*"))) + chance.randrange(5, 60)
-        _until(lambda: child.poll() is not None or len(list(output.rglob("*"))) > count, "files")
-    alive = child.poll() is None and psutil.pid_exists(victim)
+        victim = driver.number
+        _until(lambda: _over(driver) or _made(output) - seen > more, "files")
+    alive = not _over(driver) and psutil.pid_exists(victim)
     if alive:
         os.kill(victim, signal.SIGKILL)
+    wrong = []
     try:
-        code = child.wait(timeout=_PATIENCE)
-    except subprocess.TimeoutExpired:
+        _until(lambda: _over(driver), "the end")
+    except AssertionError:
         wrong.append("a worker was killed, and the run never ended")
-        code = -9
-    for left in _group(child.pid):
-        left.kill()
-    child.wait()
-    ended = Ended(code, said.read_text(errors="replace"))
-    where = f"SIGKILL for {'a worker' if workers else 'the driver'}"
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(driver.number, signal.SIGKILL)
+    ended = driver.wait()
+    if workers and alive:
+        wrong += _one_line(ended, "a worker process ended")
+    where = f"SIGKILL for {'a worker' if workers else 'the driver'} after {more} files"
     return Struck(ended, where, wrong, struck=alive)
 
 
-def _a_worker(driver: subprocess.Popen[bytes]) -> Any:
-    """A worker process of a run, or true when the run is over."""
-    if driver.poll() is not None:
-        return True
+def _made(output: Path) -> int:
+    """Files and folders that there are; those that go meanwhile do not count."""
+    return sum(len(folders) + len(files) for _, folders, files in os.walk(output))
+
+
+def _over(driver: scenes.Started) -> bool:
+    return psutil.Process(driver.number).status() == psutil.STATUS_ZOMBIE
+
+
+def _worker(driver: int) -> int | None:
+    """A worker process of a run."""
     try:
-        for one in psutil.Process(driver.pid).children(recursive=True):
+        for one in psutil.Process(driver).children(recursive=True):
             if any("sdk_worker" in word for word in one.cmdline()):
-                return one
+                return int(one.pid)
     except psutil.Error:
         pass
     return None
-
-
-def _group(leader: int) -> list[psutil.Process]:
-    found = []
-    for one in psutil.process_iter():
-        try:
-            if os.getpgid(one.pid) == leader:
-                found.append(one)
-        except ProcessLookupError:
-            continue
-    return found
 
 
 def store(fault: Fault, collection: Collection, folder: Path) -> Struck:

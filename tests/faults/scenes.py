@@ -76,6 +76,14 @@ class Collection:
         """The output as a stage finds it."""
         return self.whole if state == "forced" else self.folder / state / stage
 
+    def disturbed(self, output: Path | str, state: str, stage: str, *more: str) -> list[str]:
+        """Arguments that curate it from a stage on, in a state that the stage finds."""
+        later = list(curation.STAGES)
+        names = [stage] if state == "forced" else later[later.index(stage) :]
+        options = [word for name in names for word in ("--stage", name)]
+        options += ["--force"] if state == "forced" else []
+        return self.command(output, *options, *more)
+
     def command(self, output: Path | str, *more: str, before: bool = False) -> list[str]:
         """Arguments of ``shardwright`` that curate it."""
         settings = (*self.settings, *(self.before if before else ()))
@@ -224,21 +232,34 @@ def _ended(name: str, ended: Ended) -> None:
         raise SystemExit(f"{name}: a run that nothing disturbs failed\n{ended.said}")
 
 
-def run(
+@dataclass(frozen=True)
+class Started:
+    """A process that was started: its number, and where it says what it says."""
+
+    number: int
+    said: Path
+
+    def wait(self) -> Ended:
+        """Waits for its end."""
+        code = os.waitstatus_to_exitcode(os.waitpid(self.number, 0)[1])
+        return Ended(code, self.said.read_text(errors="replace"))
+
+
+def start(
     command: list[str],
     folder: Path,
     begin: Callable[[str], None] | None = None,
     first: Callable[[], None] | None = None,
     modules: Path | None = None,
-) -> Ended:
-    """Runs the command line in a forked process, which has imported all that it needs.
+) -> Started:
+    """Starts the command line in a forked process, which has imported all that it needs.
 
     ``verify`` does not hand the Croissant to TensorFlow Datasets there, as that takes longer than
     all else; that every Croissant of the campaign is the undisturbed one is seen from its bytes.
 
     Args:
         command: Arguments of ``shardwright``.
-        folder: Where what it says is kept until it is read.
+        folder: Where what it says is kept.
         begin: Called with a stage's name as the stage begins.
         first: Called before all else.
         modules: Where to list what the run imports.
@@ -247,8 +268,18 @@ def run(
     child = os.fork()
     if child == 0:
         _become(command, said, begin, first, modules)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return Ended(code, said.read_text(errors="replace"))
+    return Started(child, said)
+
+
+def run(
+    command: list[str],
+    folder: Path,
+    begin: Callable[[str], None] | None = None,
+    first: Callable[[], None] | None = None,
+    modules: Path | None = None,
+) -> Ended:
+    """As ``start``, to the end."""
+    return start(command, folder, begin, first, modules).wait()
 
 
 def _become(

@@ -153,6 +153,24 @@ def test_what_a_worker_met_is_one_line_too(tmp_path: Path) -> None:
         raise RuntimeError(text)
 
 
+def refuse(_: tuple[int, int]) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def break_down(_: tuple[int, int]) -> None:
+    raise ZeroDivisionError("a bug")
+
+
+@pytest.mark.parametrize(("work", "logged"), [(refuse, 0), (break_down, 1)])
+def test_beam_logs_the_traceback_of_a_bug_alone(
+    work: Any, logged: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = pipeline_options(["--runner=FnApiRunner", "--direct_num_workers=1"], 1, 0)
+    with pytest.raises(Exception, match=r"No space|a bug"):
+        run_each("fail", [(0, 0)], work, options)
+    assert sum(record.exc_info is not None for record in caplog.records) == logged
+
+
 @pytest.mark.parametrize(
     "error",
     [
