@@ -33,7 +33,7 @@ from scenes import Collection, Ended
 
 import shardwright
 
-_COMMITTED: Final = ("tables/", "shards/", "indexes/")
+_COMMITTED: Final = ("tables/", "shards/", "indexes/", "tokens/")
 
 
 @dataclass(frozen=True)
@@ -191,8 +191,8 @@ def main() -> None:
     parser.add_argument("--families", default=",".join(draws.INSIDE | draws.OUTSIDE))
     parser.add_argument("--folder", type=Path, default=common.ROOT / ".cache" / "faults")
     given = parser.parse_args()
-    folder = (given.folder / f"campaign-{code_key()}").absolute()
-    shim.preloaded(shim.build(given.folder.absolute()))
+    folder = given.folder.resolve() / f"campaign-{code_key()}"
+    shim.preloaded(shim.build(given.folder.resolve()))
     for old in given.folder.glob("campaign-*"):
         if old != folder:
             shutil.rmtree(old)
@@ -201,8 +201,10 @@ def main() -> None:
         if not draws.possible(family):
             note(f"without faults of {family}: they need root, or the right to mount")
     chosen = given.collections.split(",")
-    collections = [one for one in scenes.collections(folder / "scenes") if one.name in chosen]
-    modules = folder / "scenes" / "modules.json"
+    # The shim knows files by their true paths.
+    made = (folder / "scenes").resolve()
+    collections = [one for one in scenes.collections(made) if one.name in chosen]
+    modules = made / "modules.json"
     scenes.import_known(modules)
     for collection in collections:
         scenes.prepare(collection, modules, note)
@@ -276,8 +278,10 @@ def count(done: list[dict[str, Any]]) -> int:
     """Prints what became of all faults; returns how many failed."""
     struck = [one for one in done if one["struck"]]
     families = Counter(one["fault"]["family"] for one in struck)
+    stages = Counter(one["fault"]["stage"] or "none" for one in struck)
     ends = Counter(one["ends"] for one in struck)
     print(f"{len(struck)} faults: {', '.join(f'{n} {name}' for name, n in families.most_common())}")
+    print(f"  in stages: {', '.join(f'{n} {name}' for name, n in stages.most_common())}")
     print(f"  {', '.join(f'{n} {name}' for name, n in ends.most_common())}")
     print(f"  runs that ended in a traceback: {sum(one['traced'] for one in struck)}")
     lost, duplicated = (sum(one[name] for one in struck) for name in ("lost", "duplicated"))

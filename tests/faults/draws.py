@@ -18,6 +18,8 @@ OUTSIDE: Final = {"disk": 2, "rights": 2, "together": 2, "process": 2, "store": 
 """Families of faults, in a process and from outside of it: how many of a hundred are of each."""
 _DAY: Final = 86_400
 _CHANGING: Final = ("create", "write", "rename", "sync", "mkdir", "unlink")
+# Renames decide what is seen; a folder that is made is mostly there.
+_WEIGHTS: Final = {"create": 2, "write": 3, "rename": 5, "sync": 1, "mkdir": 1, "unlink": 2}
 _FULL: Final = ("create", "write", "mkdir", "truncate")
 _CLOSED: Final = ("create", "mkdir", "rename", "unlink", "truncate")
 # Error, what it strikes first, and what goes on failing.
@@ -81,8 +83,8 @@ def draw(seed: int, number: int, collections: Sequence[Collection]) -> Fault:
     among = collections[:2] if family in OUTSIDE else collections
     collection = chance.choices(among, (5, 3, 2)[: len(among)])[0]
     state = chance.choice(collection.states)
-    stages = {name: steps for name, steps in collection.steps[state].items() if steps}
-    # Stages that have nothing to do still write down their metrics; those that do more come first.
+    # Stages that have nothing to do only write down their metrics, as all do: they are left out.
+    stages = {name: steps for name, steps in collection.steps[state].items() if len(steps) > 5}
     stage = chance.choices(sorted(stages), [len(stages[name]) ** 0.5 for name in sorted(stages)])[0]
     steps = stages[stage]
     own = chance.getrandbits(32)
@@ -106,7 +108,9 @@ def draw(seed: int, number: int, collections: Sequence[Collection]) -> Fault:
     if action == "tear":
         kinds = ("write",)
     present = sorted({step.kind for step in steps} & set(kinds))
-    kind = chance.choice(present) if present else steps[0].kind
+    kind = (
+        chance.choices(present, [_WEIGHTS[one] for one in present])[0] if present else steps[0].kind
+    )
     candidates = [step for step in steps if step.kind == kind]
     commits = [step for step in candidates if _commits(step.path, step.other)]
     chosen = chance.choice(commits if commits and chance.random() < 0.4 else candidates)
@@ -156,7 +160,10 @@ def _commits(path: Path, other: Path | None) -> bool:
 
 
 def damage_one(fault: Fault, output: Path) -> Path:
-    """Does a fault's damage to a file of an output, drawn among kinds of files first."""
+    """Does a fault's damage to a file of an output, drawn among kinds of files first.
+
+    After a run that was cut off, one of two files is of those that it had staged, if there are any.
+    """
     chance = random.Random(fault.seed)
     files = sorted(
         path
@@ -166,7 +173,9 @@ def damage_one(fault: Fault, output: Path) -> Path:
     kinds: dict[str, list[Path]] = {}
     for path in files:
         kinds.setdefault(_kind(path.relative_to(output)), []).append(path)
-    path = chance.choice(kinds[chance.choice(sorted(kinds))])
+    staged = [name for name in kinds if name.startswith(".staging")]
+    among = staged if fault.action and staged and chance.random() < 0.5 else kinds
+    path = chance.choice(kinds[chance.choice(sorted(among))])
     data = bytearray(path.read_bytes())
     if fault.damage == "flip":
         data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
