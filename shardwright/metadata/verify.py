@@ -68,7 +68,7 @@ def verify(layout: Layout) -> list[str]:
         if "records" in sound and "lookup" in sound:
             faults += _lookup_faults(connection, sound["records"])
         if index is not None and "embeddings" in sound:
-            faults += _index_faults(connection, index, "contamination" in sound)
+            faults += _index_faults(connection, index, sound)
         if shards is not None and "shards" in sound:
             faults += _shard_faults(connection, shards)
         faults += croissant_faults(layout, sound, connection)
@@ -163,11 +163,21 @@ def _lookup_faults(connection: duckdb.DuckDBPyConnection, records: Manifest) -> 
     )
 
 
+_DROPPED_BEFORE_INDEX = {
+    "contamination": "contamination",
+    "semantic_duplicates": "(FROM semantic_duplicates WHERE record_id <> representative_id)",
+}
+
+
 def _index_faults(
-    connection: duckdb.DuckDBPyConnection, index: FileList, with_hits: bool
+    connection: duckdb.DuckDBPyConnection, index: FileList, sound: Mapping[str, Manifest]
 ) -> Iterator[str]:
     """The ids of an index are those of the embeddings, less what was dropped after embedding."""
-    contaminated = "ANTI JOIN contamination USING (record_id)" if with_hits else ""
+    less = " ".join(
+        f"ANTI JOIN {dropped} AS {table} USING (record_id)"
+        for table, dropped in _DROPPED_BEFORE_INDEX.items()
+        if table in sound and table in index.origin.inputs
+    )
     for file in index.files:
         if file.format != "parquet":
             continue
@@ -178,8 +188,7 @@ def _index_faults(
             ("ids without a vector", f"FROM {ids} ANTI JOIN embeddings USING (record_id)"),
             (
                 "live vectors without an id",
-                f"SELECT record_id FROM embeddings ANTI JOIN {ids} AS i USING (record_id) "
-                f"{contaminated}",
+                f"SELECT record_id FROM embeddings ANTI JOIN {ids} AS i USING (record_id) {less}",
             ),
         ):
             yield from _found(connection, place, problem, query)

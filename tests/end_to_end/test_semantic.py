@@ -208,6 +208,8 @@ def test_another_crawl(code: Path, tmp_path: Path) -> None:
         shutil.copyfile(path, target)
     settings = semantic(threshold=THRESHOLD, clusters="{k: 3}")
     common.run("code", first, tmp_path / "one", settings, *PLAIN[:1], *PLAIN[2:], "source.name=one")
+    assert dropped(tmp_path / "one")
+    assert verify(Layout(tmp_path / "one")) == [], "its index is without them"
     held = [settings, *PLAIN, f"duplicates.against=[{tmp_path / 'one'}]", "duplicates.exact=false"]
     common.run("code", second, tmp_path / "two", *held)
     assert verify(Layout(tmp_path / "two")) == []

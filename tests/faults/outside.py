@@ -104,28 +104,33 @@ def _as_nobody(command: list[str], folder: Path) -> Ended:
 
 def together(fault: Fault, collection: Collection, folder: Path) -> Struck:
     """A second run on the same output while the first is in the middle of a stage."""
-    output, mark, go = folder / "out", folder / "mark", folder / "go"
+    output = folder / "out"
     shutil.copytree(collection.snapshot(fault.state, fault.stage), output)
     if fault.state == "forced":
         (output / "croissant.json").unlink()
+    commands = collection.command(output), collection.command(output, "--force")
+    ended, wrong = _two(*commands, fault.stage, folder)
+    return Struck(ended, f"two runs, one in {fault.stage}", wrong)
+
+
+def _two(first: list[str], second: list[str], stage: str, folder: Path) -> tuple[Ended, list[str]]:
+    """How a run ends that begins while another is in a stage, and what is wrong with the two."""
+    mark, go = folder / "mark", folder / "go"
 
     def wait(name: str) -> None:
-        if name == fault.stage:
+        if name == stage:
             mark.touch()
             _until(go.exists, "the second run")
 
-    first = os.fork()
-    if first == 0:
-        ended = scenes.run(collection.command(output), folder, wait)
-        os._exit(ended.code)
+    one = scenes.start(first, folder, wait)
     _until(mark.exists, "the first run")
-    second = scenes.run(collection.command(output, "--force"), folder)
+    other = scenes.run(second, folder)
     go.touch()
-    code = os.waitstatus_to_exitcode(os.waitpid(first, 0)[1])
-    wrong = _one_line(second, "another run is writing here")
-    wrong += [] if second.code == 2 else [f"the second run: exit {second.code}: {second.last}"]
-    wrong += [] if code == 0 else [f"the first run: exit {code}"]
-    return Struck(second, f"two runs, one in {fault.stage}", wrong)
+    ended = one.wait()
+    wrong = _one_line(other, "another run is writing here")
+    wrong += [] if other.code == 2 else [f"the second run: exit {other.code}: {other.last}"]
+    wrong += [] if ended.code == 0 else [f"the first run: exit {ended.code}: {ended.last}"]
+    return other, wrong
 
 
 def process(fault: Fault, collection: Collection, folder: Path) -> Struck:
@@ -185,32 +190,36 @@ def _worker(driver: int) -> int | None:
 def store(fault: Fault, collection: Collection, folder: Path) -> Struck:
     """A real S3 server behind a network that fails: as output or as input, or two runs on one."""
     chance = random.Random(fault.seed)
-    kind = chance.choice(("output", "output", "input", "cut off"))
+    kind = chance.choice(("output", "output", "input", "cut off", "two runs"))
     output = folder / "out"
     with _store(folder / "store") as (address, plan), s3_server.credentials(address):
         if kind == "input":
             return _from_store(chance, collection, folder, plan)
         place = "s3://bucket/out"
         words = ["PUT", "GET", "DELETE"]
-        if kind == "output":
+        if kind == "two runs":
+            first, second = (_in_store(collection, place, folder / name) for name in "ab")
+            ended, wrong = _two(first, second, fault.stage, folder)
+            met = 1
+        else:
             kinds = ("throttle", "refuse", "reset", "lost", "cut")
-            plan(0.1, [_fault(chance.choice(kinds), chance.choice(words), "", 3)])
-        else:  # gone for good, in the middle of it
-            folders = ("records", "embeddings", "clusters", "decisions", "shards", "curated")
-            plan(0.0, [_fault("cut" if chance.random() < 0.3 else "reset", "PUT",
-                              f"{chance.choice(folders)}/", 10_000)])  # fmt: skip
-        ended = scenes.run(_in_store(collection, place, folder / "a"), folder)
-        met = plan(0.0, [])
-        wrong = []
+            if kind == "output":
+                plan(0.1, [_fault(chance.choice(kinds), chance.choice(words), "", 3)])
+            else:  # gone for good, in the middle of it
+                folders = ("records", "embeddings", "clusters", "decisions", "shards", "curated")
+                gone = "cut" if chance.random() < 0.3 else "reset"
+                plan(0.0, [_fault(gone, "PUT", f"{chance.choice(folders)}/", 10_000)])
+            ended = scenes.run(_in_store(collection, place, folder / "a"), folder)
+            met, wrong = plan(0.0, []), []
         if kind == "cut off" and ended.code == 0:
             wrong.append("the store took nothing, and the run said that it was done")
-        if kind == "output" and ended.code != 0 and "Traceback" in ended.said:
+        if ended.code != 0 and "Traceback" in ended.said:
             wrong.append(f"exit {ended.code} with a traceback: {ended.last}")
         shutil.rmtree(folder / "a", ignore_errors=True)  # the next run is on another machine
         again = scenes.run(_in_store(collection, place, folder / "b"), folder)
         with at_hand(place) as layout:
             shutil.copytree(layout.root, output)
-        where = f"a store as output, {kind}: {met} requests met a fault"
+        where = f"a store as output, {kind}" + (f": {met} requests met a fault" if met > 1 else "")
         return Struck(ended, where, wrong, again, struck=met > 0)
 
 

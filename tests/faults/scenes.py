@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -271,11 +272,12 @@ def start(
         first: Called before all else.
         modules: Where to list what the run imports.
     """
-    said = folder / f"said-{os.getpid()}.txt"
+    handle, said = tempfile.mkstemp(".txt", "said-", folder)
     child = os.fork()
     if child == 0:
-        _become(command, said, begin, first, modules)
-    return Started(child, said)
+        _become(command, handle, begin, first, modules)
+    os.close(handle)
+    return Started(child, Path(said))
 
 
 def run(
@@ -291,7 +293,7 @@ def run(
 
 def _become(
     command: list[str],
-    said: Path,
+    said: int,
     begin: Callable[[str], None] | None,
     first: Callable[[], None] | None,
     modules: Path | None,
@@ -299,9 +301,8 @@ def _become(
     """Is the command line in this process, and ends with it."""
     code = 99
     try:
-        handle = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         for stream in (1, 2):
-            os.dup2(handle, stream)
+            os.dup2(said, stream)
         readback.find_spec = lambda _: None  # type: ignore[attr-defined]
         if modules is None:
             integrity.readback_faults = lambda *_: iter(())  # type: ignore[attr-defined]
