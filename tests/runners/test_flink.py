@@ -85,6 +85,7 @@ def every_stage(source: Path, count: int) -> Collection:
 
 def images(source: Path) -> Collection:
     """Three devices, for the stage that compares them."""
+    source.mkdir()
     made_devices.write_devices(source, 12)
     settings = (
         "heterogeneity={least: 20, permutations: 19, images: 8}",
@@ -296,10 +297,16 @@ def test_job_server_of_its_own(tmp_path: Path) -> None:
     """Without a running one a run starts one, for all of its jobs; here with a Flink inside."""
     beam = ("--runner=FlinkRunner", f"--flink_job_server_jar={JOB_SERVER}", "--parallelism=1")
     arguments = (*beam, f"--flink_version={FLINK_VERSION}")
+    before = job_servers()
     for name in ("ingest", "embed"):
         run_each(name, [(0, 1), (1, 1)], print, pipeline_options(arguments, 2, 0))
-    children = psutil.Process().children()
-    assert len([one for one in children if str(JOB_SERVER) in one.cmdline()]) == 1
+    assert len(job_servers() - before) == 1
+
+
+def job_servers() -> set[int]:
+    """Those that this process has started and that still run."""
+    living = [one for one in psutil.Process().children() if one.status() != psutil.STATUS_ZOMBIE]
+    return {one.pid for one in living if str(JOB_SERVER) in one.cmdline()}
 
 
 def test_program_that_no_task_manager_has(flink: Flink, tmp_path: Path) -> None:
