@@ -192,10 +192,11 @@ class NearSearch:
             return "(SELECT 0::BIGINT AS a, 0::BIGINT AS b, 0::DOUBLE AS similarity WHERE false)"
         return f"read_parquet([{files}])"
 
-    def clear(self) -> None:
-        """Removes what is staged, once the groups are committed."""
-        for name in JOBS:
-            shutil.rmtree(self.run.layout.staging(name), ignore_errors=True)
+
+def clear_search(run: Run) -> None:
+    """Removes what is staged, once the groups are committed."""
+    for name in JOBS:
+        shutil.rmtree(run.layout.staging(name), ignore_errors=True)
 
 
 def _files(job: Job) -> list[Path]:

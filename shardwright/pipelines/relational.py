@@ -56,6 +56,8 @@ def commit_query(
         and manifest.schema.equals(tables[table][0])
     }
     if len(current) == len(tables) and not run.force:
+        for table in tables:  # what a run left that was cut off
+            shutil.rmtree(run.layout.staging(table), ignore_errors=True)
         return current
     run.incomplete()
     committed: dict[str, Manifest] = {}

@@ -142,14 +142,12 @@ def process(fault: Fault, collection: Collection, folder: Path) -> Struck:
     command = collection.disturbed(output, fault.state, fault.stage)
     if workers:
         command = [*command[: command.index("--") + 1], "--runner=FnApiRunner", *_WORKERS]
+    since, more = time.time_ns(), chance.randrange(1, 8)
     driver = scenes.start(command, folder, first=os.setsid)
-    seen, more = _made(output), chance.randrange(8)
+    victim = driver.number
     if workers:
         victim = _until(lambda: _over(driver) or _worker(driver.number), "a worker")
-        _until(lambda: _over(driver) or _made(output) - seen >= more, "files")
-    else:
-        victim = driver.number
-        _until(lambda: _over(driver) or _made(output) - seen > more, "files")
+    _until(lambda: _over(driver) or _made(output, since) >= more, "files")
     alive = not _over(driver) and psutil.pid_exists(victim)
     if alive:
         os.kill(victim, signal.SIGKILL)
@@ -167,9 +165,13 @@ def process(fault: Fault, collection: Collection, folder: Path) -> Struck:
     return Struck(ended, where, wrong, struck=alive)
 
 
-def _made(output: Path) -> int:
-    """Files and folders that there are; those that go meanwhile do not count."""
-    return sum(len(folders) + len(files) for _, folders, files in os.walk(output))
+def _made(output: Path, since: int) -> int:
+    """Files that were made since a moment, in nanoseconds of the epoch, and are there."""
+    made = 0
+    for path in output.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            made += path.is_file() and path.stat().st_mtime_ns >= since
+    return made
 
 
 def _over(driver: scenes.Started) -> bool:

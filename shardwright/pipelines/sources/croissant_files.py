@@ -11,7 +11,7 @@ from shardwright.pipelines.sources.archive import SUFFIXES as ARCHIVES
 from shardwright.pipelines.sources.croissant_document import Document, FileNode, below
 from shardwright.pipelines.sources.listing import list_files
 from shardwright.pipelines.sources.names import Globs, shown
-from shardwright.pipelines.sources.storage import explain, is_remote, local_path
+from shardwright.pipelines.sources.storage import explain, filesystems, is_remote, local_path
 from shardwright.pipelines.sources.types import Unit
 from shardwright.pipelines.sources.web import SCHEMES, web_facts
 
@@ -266,10 +266,9 @@ def _unit(location: str, path: str) -> Unit:
         return _missing(path) if facts is None else Unit(path, location, facts[0], facts[1])
     if is_remote(location):
         from apache_beam.io.filesystem import BeamIOError
-        from apache_beam.io.filesystems import FileSystems
 
         try:
-            found = FileSystems.match([location])[0].metadata_list
+            found = filesystems().match([location])[0].metadata_list
         except (BeamIOError, ValueError, OSError, ImportError) as error:
             raise UserError(f"source: {location!r} cannot be read: {explain(error)}") from None
         if not found:

@@ -11,7 +11,13 @@ from dataclasses import replace
 
 from shardwright.errors import UserError
 from shardwright.pipelines.sources.names import Globs, has_magic, shown, split_glob
-from shardwright.pipelines.sources.storage import explain, is_remote, kind_of, local_path
+from shardwright.pipelines.sources.storage import (
+    explain,
+    filesystems,
+    is_remote,
+    kind_of,
+    local_path,
+)
 from shardwright.pipelines.sources.types import Source, Unit
 
 
@@ -169,19 +175,18 @@ def _local_unit(
 
 def _list_remote(uri: str, globs: Globs) -> Iterator[Unit]:
     from apache_beam.io.filesystem import BeamIOError
-    from apache_beam.io.filesystems import FileSystems
 
     named: Globs | None = None
     base = uri.rstrip("/")
     try:
-        found = FileSystems.match([base])[0].metadata_list if not has_magic(base) else []
+        found = filesystems().match([base])[0].metadata_list if not has_magic(base) else []
         if found:
             base = base.rpartition("/")[0]
         else:
             if has_magic(base):
                 base, pattern = split_glob(base)
                 named = Globs((pattern,))
-            found = FileSystems.match([f"{base}/**"])[0].metadata_list
+            found = filesystems().match([f"{base}/**"])[0].metadata_list
     except (BeamIOError, ValueError, OSError, ImportError) as error:
         raise UserError(f"source.uri {uri!r} cannot be listed: {explain(error)}") from None
     if not found:

@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import urllib.parse
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from shardwright.errors import UserError
 from shardwright.metadata.credentials import without_credentials
@@ -53,10 +53,20 @@ def open_file(location: str) -> BinaryIO:
 
         return open_web(location)
     from apache_beam.io.filesystem import CompressionTypes
-    from apache_beam.io.filesystems import FileSystems
 
     # by default Beam decompresses by extension
-    return FileSystems.open(location, compression_type=CompressionTypes.UNCOMPRESSED)
+    opened: BinaryIO = filesystems().open(location, compression_type=CompressionTypes.UNCOMPRESSED)
+    return opened
+
+
+def filesystems() -> Any:
+    """Beam's filesystems. They have options from the first pipeline on; that of S3 needs some."""
+    from apache_beam.io.filesystems import FileSystems
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    if FileSystems._pipeline_options is None:
+        FileSystems.set_options(PipelineOptions([]))
+    return FileSystems
 
 
 def read_file(location: str, path: str, max_bytes: int) -> bytes | Refusal:

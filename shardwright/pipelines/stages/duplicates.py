@@ -20,7 +20,7 @@ from shardwright.metadata.schemas import DUPLICATE_SEMANTICS, DUPLICATES, NEAR_L
 from shardwright.pipelines.alive import drop_parameters, drops_query
 from shardwright.pipelines.keep import keep_order
 from shardwright.pipelines.near import SignPart, sign_tasks
-from shardwright.pipelines.near_groups import NearSearch
+from shardwright.pipelines.near_groups import NearSearch, clear_search
 from shardwright.pipelines.progress import StageProgress
 from shardwright.pipelines.recipe import Recipe
 from shardwright.pipelines.relational import commit_query
@@ -70,7 +70,6 @@ def run_duplicates(run: Run, progress: StageProgress) -> None:
             {name: table.content_sha256 for name, table in vars(one).items() if table is not None}
             for one in earlier
         ]
-    search: list[NearSearch] = []
 
     def prepare(connection: duckdb.DuckDBPyConnection) -> None:
         settled = _number(run, connection, records, signed, earlier)
@@ -86,8 +85,7 @@ def run_duplicates(run: Run, progress: StageProgress) -> None:
             inputs={table.table: table.content_sha256 for table in inputs},
         )
         files = [file for table in [*tables, signed] for file in _part_files(table)]
-        search.append(NearSearch(run, settings.near, files, settled, work))
-        search[0].find(connection, progress)
+        NearSearch(run, settings.near, files, settled, work).find(connection, progress)
         _near(connection, settings.near.semantics)
 
     tables = commit_query(
@@ -103,8 +101,7 @@ def run_duplicates(run: Run, progress: StageProgress) -> None:
         inputs=inputs,
         prepare=prepare,
     )
-    for one in search:
-        one.clear()
+    clear_search(run)  # also what a run left that was cut off
     progress.records = records.rows
     progress.bytes += tables["duplicates"].bytes
 
