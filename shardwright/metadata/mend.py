@@ -54,8 +54,9 @@ def sweep(layout: Layout) -> None:
         for path in list(folder.rglob("*")):
             if path.is_file() and path not in named:
                 path.unlink()
-    for path in layout.root.glob(".*.tmp"):
-        path.unlink()
+    for pattern in (".*.tmp", "report/.*.tmp"):
+        for path in layout.root.glob(pattern):
+            path.unlink()
 
 
 def _folders(layout: Layout) -> list[Path]:

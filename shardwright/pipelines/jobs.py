@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -354,12 +355,10 @@ def _commit_table(job: Job, table: str, schema: pa.Schema, origin: Origin) -> Ma
         return old
     folder = job.layout.table(table)
     folder.mkdir(parents=True, exist_ok=True)
-    manifest = write_manifest(folder, table, schema, origin, _placed_parts(job, table, old))
-    if manifest.rows == 0:
-        empty = write_empty(folder / "part-empty.parquet", schema, "empty", "")
-        manifest = write_manifest(
-            folder, table, schema, origin, [empty, *_placed_parts(job, table, old)]
-        )
+    parts = _placed_parts(job, table, old)
+    if not any(part.rows for part in _placed_parts(job, table, old)):
+        parts = chain([write_empty(folder / "part-empty.parquet", schema, "empty", "")], parts)
+    manifest = write_manifest(folder, table, schema, origin, parts)
     remove_unnamed(manifest)
     return manifest
 

@@ -248,7 +248,7 @@ def _drop(run: Run) -> None:
 
 def _clear(layout: Layout) -> None:
     """Removes what a run left that was cut off."""
-    for job in ("tokenise", "pack"):
+    for job in ("tokenise", "pack", "tokens"):
         shutil.rmtree(layout.staging(job), ignore_errors=True)
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import common
 import pytest
 from s3_server import KEY, SECRET, Fault, Proxy, credentials, faulty, s3_server
@@ -149,6 +150,23 @@ def test_killed_while_it_commits_and_run_elsewhere(
     done = run(corpus, place, "--work", str(tmp_path / "b"))  # waits for the lease of the dead
     assert done.returncode == 0, done.stderr
     assert stored(place, tmp_path / "copy") == plain
+
+
+def test_sources_in_a_store_that_loses_connections(
+    proxy: Proxy, server: str, corpus: Path, plain: dict[str, str], tmp_path: Path
+) -> None:
+    with credentials(server):
+        client = boto3.client("s3")
+        paths = [path for path in corpus.rglob("*") if path.is_file()]
+        for path in paths:
+            client.upload_file(path, "bucket", f"source/{path.relative_to(corpus).as_posix()}")
+    proxy.plan.faults = [Fault("cut", "GET", f"/{paths[3].name}", 1)]
+    given = command(corpus, str(tmp_path / "out"))
+    given[given.index("--input") + 1] = "s3://bucket/source"
+    done = subprocess.run(given, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert proxy.plan.done == ["cut"]
+    assert common.contents(tmp_path / "out") == plain
 
 
 def test_a_store_that_is_away_is_one_line(corpus: Path, tmp_path: Path) -> None:

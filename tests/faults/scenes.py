@@ -120,7 +120,11 @@ def collections(folder: Path) -> list[Collection]:
         "images",
         "images",
         folder / "images",
-        (*_SMALL, "heterogeneity={least: 10, permutations: 19, images: 4}"),
+        (
+            *_SMALL,
+            "filters=[dark, bright, truncated]",
+            "heterogeneity={least: 10, permutations: 19, images: 4}",
+        ),
         ("prune.fraction=0.4",),
     )
     every = Collection(

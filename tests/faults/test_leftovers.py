@@ -11,10 +11,11 @@ import pyarrow as pa
 import pytest
 
 from shardwright.errors import DataError
+from shardwright.metadata import manifest
 from shardwright.metadata.filelist import ListedFile, write_file_list
 from shardwright.metadata.files import write_whole
 from shardwright.metadata.layout import Layout
-from shardwright.metadata.manifest import Origin
+from shardwright.metadata.manifest import Origin, read_manifest
 from shardwright.metadata.mend import drop_damaged, sweep
 from shardwright.pipelines.disk import told_plainly
 from shardwright.pipelines.execution import pipeline_options, run_each
@@ -111,6 +112,26 @@ def test_what_is_not_is_dropped(committed: Layout, what: str, says: str) -> None
     assert list(drop_damaged(committed)) == []
 
 
+def test_a_table_without_rows_has_its_file_from_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[Path]] = []
+
+    def looked_at(path: Path, data: bytes | str) -> None:
+        write_whole(path, data)
+        seen.append(read_manifest(path.parent).files())  # type: ignore[union-attr]
+
+    monkeypatch.setattr(manifest, "write_whole", looked_at)
+    layout = Layout(tmp_path)
+    job = plan_job(layout, "job", {"lookup": SCHEMA}, TASKS)
+    for element in job.todo:
+        job.runner(lambda *_: None)(element)
+    commit_job(job, Origin("ingest", "1"))
+    assert seen
+    for files in seen:
+        assert [path.name for path in files] == ["part-empty.parquet"]
+
+
 def test_what_no_manifest_names_is_swept(committed: Layout) -> None:
     (committed.indexes / "train").mkdir()
     left = [
@@ -118,7 +139,9 @@ def test_what_no_manifest_names_is_swept(committed: Layout) -> None:
         committed.table("lookup") / "._manifest.json.1.2.tmp",
         committed.indexes / "train" / "shard",
         committed.root / ".croissant.json.1.2.tmp",
+        committed.root / "report" / ".index.html.1.2.tmp",
     ]
+    (committed.root / "report").mkdir()
     before = {path for path in committed.root.rglob("*") if path.is_file()}
     for path in left:
         path.touch()

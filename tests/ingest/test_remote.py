@@ -10,7 +10,7 @@ import pytest
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata, FileSystem
 from ingest.bad_inputs import GOOD, tarred, zipped
 
-from shardwright.errors import UserError
+from shardwright.errors import DataError, UserError
 from shardwright.pipelines.sections import Source
 from shardwright.pipelines.sources import Refusal, open_source
 
@@ -118,6 +118,20 @@ def test_a_file_that_goes_after_it_was_listed(store):
     (item,) = source.read(units)
     assert isinstance(item, Refusal)
     assert item.reason == "unreadable"
+
+
+class Broken(io.BytesIO):
+    def read(self, size=-1):
+        raise RuntimeError("connection lost")
+
+
+@pytest.mark.parametrize("kind", ["files", "archive", "parquet", "jsonl"])
+def test_a_store_that_goes_away_is_no_fault_of_a_file(store, monkeypatch, kind):
+    name = {"files": "a.py", "archive": "a.zip"}.get(kind, f"a.{kind}")
+    store[f"mem://bucket/{name}"] = GOOD
+    monkeypatch.setattr(MemoryFileSystem, "open", lambda *_, **__: Broken(bytes(1000)))
+    with pytest.raises(DataError, match=f"^mem://bucket/{name}: its store .*connection lost"):
+        read(kind, "mem://bucket")
 
 
 def test_archives_and_tables(store):

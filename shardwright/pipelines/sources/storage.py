@@ -7,13 +7,14 @@ something else between listing and reading does no harm.
 """
 
 import errno
+import io
 import os
 import re
 import stat
 import urllib.parse
 from typing import Any, BinaryIO
 
-from shardwright.errors import UserError
+from shardwright.errors import DataError, UserError
 from shardwright.metadata.credentials import without_credentials
 from shardwright.pipelines.sources.names import shown
 from shardwright.pipelines.sources.types import Refusal
@@ -45,6 +46,7 @@ def open_file(location: str) -> BinaryIO:
     Raises:
         IsNoFileError: The location is a link, a pipe, a socket, a device or a folder.
         OSError: It cannot be opened.
+        DataError: Its store cannot be reached.
     """
     if not is_remote(location):
         return os.fdopen(_open_local(location)[0], "rb")
@@ -54,9 +56,62 @@ def open_file(location: str) -> BinaryIO:
         return open_web(location)
     from apache_beam.io.filesystem import CompressionTypes
 
-    # by default Beam decompresses by extension
-    opened: BinaryIO = filesystems().open(location, compression_type=CompressionTypes.UNCOMPRESSED)
-    return opened
+    try:  # by default Beam decompresses by extension
+        file = filesystems().open(location, compression_type=CompressionTypes.UNCOMPRESSED)
+    except OSError:
+        raise
+    except Exception as error:  # each store has classes of its own
+        raise _away(location, error) from None
+    return io.BufferedReader(_StoredFile(location, file))
+
+
+class _StoredFile(io.RawIOBase):
+    """A file of a store. That it cannot be read is no fault of it: another run may read it."""
+
+    def __init__(self, location: str, file: BinaryIO) -> None:
+        self._location = location
+        self._file = file
+
+    def readable(self) -> bool:
+        """Always true."""
+        return True
+
+    def seekable(self) -> bool:
+        """As the store has it."""
+        return self._file.seekable()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Moves to a place."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """The place."""
+        return self._file.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        """Reads some bytes.
+
+        Raises:
+            DataError: The store does not give them, however often it is asked.
+        """
+        try:
+            data = self._file.read(len(buffer))
+        except Exception as error:
+            raise _away(self._location, error) from None
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        """Closes it."""
+        self._file.close()
+        super().close()
+
+
+def _away(location: str, error: Exception) -> DataError:
+    return DataError(
+        f"{shown(location)}: its store does not give it ({explain(error)}); run the same command "
+        "again when the store is back"
+    )
 
 
 def filesystems() -> Any:
