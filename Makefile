@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/ready
 WORKERS ?= 2
 
-.PHONY: demo test test-slow test-cuda test-faults test-fuzz test-fuzz-guided audit test-flink test-flink-short test-airflow check fix bench bench-kernels \
+.PHONY: demo test test-slow test-cuda test-faults test-fuzz test-fuzz-guided audit test-flink test-flink-short test-airflow test-browser check fix bench bench-kernels \
   bench-duplicates bench-semdedup \
   bench-pruning bench-loader bench-heterogeneity bench-metadata clean
 
@@ -67,6 +67,11 @@ $(JOB_SERVER): tests/runners/job_server.xml
 	@command -v mvn > /dev/null || { echo "Maven is needed to build Beam's Flink job server"; exit 1; }
 	mvn --batch-mode --quiet --file $< -Dfolder=$(CURDIR)/$(@D) package
 	touch $@
+
+# Reports and pages in a real Chromium; screenshots go to .cache/screenshots.
+test-browser: $(READY) .cache/pictures
+	command -v chromium > /dev/null || { apt-get update -q && apt-get install -q -y chromium; }
+	$(BIN)/pytest -n 0 -m browser tests/service
 
 # Airflow's requirements are its own: it calls Shardwright as a command.
 .venv-airflow/ready: constraints-airflow.txt

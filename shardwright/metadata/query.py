@@ -18,10 +18,13 @@ from shardwright.metadata.catalog import connect, file_literal, quoted
 from shardwright.metadata.layout import Layout
 
 _CELL = 80
+_BATCH = 10_000
 _EXPLAIN = re.compile(r"\s*EXPLAIN\s+(ANALYZE\b\s*)?(\([^()]*\)\s*)?", re.IGNORECASE)
 
 
-def query(layout: Layout, sql: str, memory: str = "1GB") -> pa.Table:
+def query(
+    layout: Layout, sql: str, memory: str = "1GB", *, rows: int | None = None, size: int = 2**63
+) -> pa.Table:
     """Answers one query over the tables, and can do nothing else.
 
     DuckDB may open the files that the manifests name and no others, loads no extension, and its
@@ -32,6 +35,8 @@ def query(layout: Layout, sql: str, memory: str = "1GB") -> pa.Table:
         layout: The output folder.
         sql: One SELECT, or EXPLAIN of one; DESCRIBE, SHOW, SUMMARIZE and PIVOT ... IN count too.
         memory: DuckDB's memory limit; it spills above.
+        rows: Rows of the result at most, what follows is not computed; None is all.
+        size: Bytes of the result after which no more rows are taken.
 
     Returns:
         The result; columns of one name are numbered.
@@ -44,12 +49,26 @@ def query(layout: Layout, sql: str, memory: str = "1GB") -> pa.Table:
         _lock(connection, layout)
         try:
             _check_reads_only(connection, sql)
-            result: pa.Table = connection.sql(sql).to_arrow_table()
+            result = _taken(connection.sql(sql).to_arrow_reader(_BATCH), rows, size)
         except duckdb.IOException as error:
             raise DataError(f"{_said(str(error))}; shardwright verify says what is wrong") from None
         except duckdb.Error as error:
             raise UserError(f"query: {_said(str(error))}") from None
     return result.rename_columns(_distinct(result.column_names))
+
+
+def _taken(reader: pa.RecordBatchReader, rows: int | None, size: int) -> pa.Table:
+    """The first rows of a result."""
+    batches, left = [], rows
+    for batch in reader:
+        if left is not None:
+            batch = batch.slice(0, left)
+            left -= batch.num_rows
+        batches.append(batch)
+        size -= batch.nbytes
+        if left == 0 or size <= 0:
+            break
+    return pa.Table.from_batches(batches, reader.schema)
 
 
 def _lock(connection: duckdb.DuckDBPyConnection, layout: Layout) -> None:
@@ -134,14 +153,14 @@ def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
         yield from batch.to_pylist(maps_as_pydicts="lossy")
 
 
-def _plain(value: Any) -> Any:
-    """The value as JSON knows it."""
+def plain(value: Any) -> Any:
+    """The value as JSON knows it; binary values as base64, what is no number as null."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, bool | int | str) else str(value)
@@ -151,14 +170,14 @@ def _text(value: Any) -> str:
     """The value as a cell."""
     if isinstance(value, float):
         return repr(value)
-    plain = _plain(value)
-    if isinstance(plain, str):
-        return plain
-    return "" if plain is None else json.dumps(plain, ensure_ascii=False)
+    simple = plain(value)
+    if isinstance(simple, str):
+        return simple
+    return "" if simple is None else json.dumps(simple, ensure_ascii=False)
 
 
 def _as_json(table: pa.Table) -> str:
-    rows = (json.dumps(_plain(row), ensure_ascii=False) for row in _rows(table))
+    rows = (json.dumps(plain(row), ensure_ascii=False) for row in _rows(table))
     return "[" + ",\n ".join(rows) + "]\n"
 
 

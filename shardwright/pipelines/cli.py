@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -286,6 +287,33 @@ def report(folder: Folder) -> None:
     with at_hand(folder) as layout:
         page = write_report(layout)
         print(put_loose(folder, layout, page) if is_store(folder) else page)
+
+
+@app.command()
+def serve(
+    folders: Annotated[list[str], typer.Argument(metavar="DIR...", help="Outputs of curations.")],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    sendfile: Annotated[
+        str | None,
+        typer.Option(metavar="PREFIX", help="A web server in front sends shards from there."),
+    ] = None,
+) -> None:
+    """Serves pages, an API and shards; addresses that others reach need SHARDWRIGHT_TOKEN."""
+    from shardwright.metadata.mirror import at_hand
+
+    try:
+        from shardwright.service.app import bound, run
+    except ModuleNotFoundError as error:
+        raise UserError(f"serve: {error}; pip install 'shardwright[service]'") from None
+    from shardwright.service.settings import TOKEN, Settings, checked_token, named_folders
+
+    token = checked_token(host, os.environ.get(TOKEN) or None)
+    with ExitStack() as stack:
+        roots = [stack.enter_context(at_hand(folder)).root for folder in folders]
+        settings = Settings(named_folders(folders, roots), token, sendfile=sendfile)
+        listener = stack.enter_context(bound(host, port))
+        run(settings, listener)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import matplotlib
+from markupsafe import Markup
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -16,7 +17,7 @@ def matrix_picture(
     title: str,
     groups: Sequence[str],
     cells: Mapping[tuple[str, str], tuple[float, bool]],
-) -> str:
+) -> Markup:
     """An ``<svg>`` element: how well every two groups are told apart.
 
     Args:
@@ -56,7 +57,7 @@ def matrix_picture(
 
 def shares_picture(
     pairs: Sequence[tuple[tuple[str, str], Sequence[tuple[str, float]]]],
-) -> str:
+) -> Markup:
     """An ``<svg>`` element: of each pair of groups, the stages and their shares, 0 to 1."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 0.9 + 0.42 * len(pairs)), layout="constrained")

@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import duckdb
+from markupsafe import Markup
 
+from shardwright.service.blocks import Block, Heading, Picture, Table, Words
 from shardwright.service.figures import areas_picture
-from shardwright.service.text import escaped, number, percent
+from shardwright.service.text import number, percent, shown
 
 ALL = "all"
 """Family of the rows that hold all families together."""
@@ -86,7 +88,7 @@ def ranged(value: float, low: float | None, high: float | None) -> str:
     return f"{value:.3f}" if low is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
 
 
-def evaluation_section(connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
+def evaluation_section(connection: duckdb.DuckDBPyConnection) -> Iterator[Block]:
     """The section, if methods were evaluated; the tables of the stage ``evaluate`` are there."""
     methods = judged(connection)
     if not methods:
@@ -94,69 +96,55 @@ def evaluation_section(connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
     ((damaged, trials),) = connection.execute(
         f"SELECT max(damaged), max(trials) FROM evaluation WHERE family = '{ALL}'"
     ).fetchall()
-    yield "<h2>How well each method finds planted damage</h2>"
-    yield (
-        f'<p class="soft">In {number(trials)} trials {number(damaged)} records in all were damaged '
-        "and hidden among the others of a sample. The area is how often a damaged record scores "
-        "below an undamaged one: 0.5 is chance. Bars are 95% intervals, dots are single families "
-        "of damage; methods that learn from damage had not seen the families that they are judged "
-        "on.</p>"
+    yield Heading("How well each method finds planted damage")
+    yield Words(
+        f"In {number(trials)} trials {number(damaged)} records in all were damaged and hidden "
+        "among the others of a sample. The area is how often a damaged record scores below an "
+        "undamaged one: 0.5 is chance. Bars are 95% intervals, dots are single families of damage; "
+        "methods that learn from damage had not seen the families that they are judged on."
     )
-    drawn = [
-        (one.method, one.area, one.low, one.high, [area for _, area in one.families])
-        for one in methods
-    ]
-    yield f"<figure>{areas_picture(drawn)}</figure>"
-    body = [
-        [
-            escaped(one.method, 40),
+    numbers = [
+        (
+            shown(one.method, 40),
             ranged(one.area, one.low, one.high),
             _worst(one),
             ranged(one.recall, one.recall_low, one.recall_high),
-        ]
+        )
         for one in methods
     ]
-    heads = ["method", "area", "worst family", "damaged records that go"]
-    yield f"<details><summary>the numbers</summary>{_table(heads, body, (1, 2, 3))}</details>"
+    heads = ("method", "area", "worst family", "damaged records that go")
+    areas = [
+        (one.method, one.area, one.low, one.high, [area for _, area in one.families])
+        for one in methods
+    ]
+    yield Picture(
+        areas_picture(areas), numbers=Table(heads, numbers, (1, 2, 3), folded="the numbers")
+    )
     hits = most_pruned(connection)
     if not hits:
         return
-    yield "<h3>What else they prune</h3>"
-    yield (
-        '<p class="soft">Of all live records, the group that would lose the largest share to each '
-        "method. A quota, <code>prune.within</code>, takes the same share of each group.</p>"
+    yield Heading("What else they prune", 3)
+    yield Words(
+        Markup(
+            "Of all live records, the group that would lose the largest share to each method. A "
+            "quota, <code>prune.within</code>, takes the same share of each group."
+        )
     )
     rows = [
-        [
-            escaped(hit.method, 40),
-            escaped(hit.grouping.replace("_", " "), 40),
-            escaped(hit.group or "(none)", 60),
+        (
+            shown(hit.method, 40),
+            shown(hit.grouping.replace("_", " "), 40),
+            shown(hit.group or "(none)", 60),
             number(hit.records),
             percent(hit.pruned, hit.records),
-        ]
+        )
         for hit in hits
     ]
-    yield _table(["method", "by", "group", "records", "would go"], rows, (3, 4))
+    yield Table(("method", "by", "group", "records", "would go"), rows, (3, 4))
 
 
 def _worst(one: Judged) -> str:
     if not one.families:
         return ""
     family, area = one.families[0]
-    return f"{escaped(family, 40)} {area:.3f}"
-
-
-def _table(heads: list[str], rows: list[list[str]], right: tuple[int, ...]) -> str:
-    """A table of cells that are HTML already; columns in ``right`` hold numbers."""
-
-    def line(cells: list[str], tag: str) -> str:
-        return "".join(
-            f'<{tag} class="n">{cell}</{tag}>' if place in right else f"<{tag}>{cell}</{tag}>"
-            for place, cell in enumerate(cells)
-        )
-
-    body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
-    return (
-        f'<div class="scroll"><table><thead><tr>{line(heads, "th")}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    return f"{shown(family, 40)} {area:.3f}"

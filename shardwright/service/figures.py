@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -38,7 +39,7 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def picture(distribution: Distribution) -> str:
+def picture(distribution: Distribution) -> Markup:
     """An ``<svg>`` element. Its ids begin with the distribution's key."""
     with matplotlib.rc_context(STYLE):
         rows = len(distribution.names or ())
@@ -52,7 +53,7 @@ def picture(distribution: Distribution) -> str:
         return drawn(figure, distribution.key, distribution.title)
 
 
-def effects_picture(effects: Sequence[tuple[str, float, float]]) -> str:
+def effects_picture(effects: Sequence[tuple[str, float, float]]) -> Markup:
     """An ``<svg>`` element: how kinds of damage move records among the clusters.
 
     Args:
@@ -77,7 +78,7 @@ def effects_picture(effects: Sequence[tuple[str, float, float]]) -> str:
 
 def areas_picture(
     methods: Sequence[tuple[str, float, float | None, float | None, Sequence[float]]],
-) -> str:
+) -> Markup:
     """An ``<svg>`` element: how well methods find planted damage.
 
     Args:
@@ -102,7 +103,7 @@ def areas_picture(
         return drawn(figure, "areas", "How well each method finds planted damage")
 
 
-def drawn(figure: Figure, key: str, title: str) -> str:
+def drawn(figure: Figure, key: str, title: str) -> Markup:
     """A figure as an ``<svg>`` element for a page; its ids begin with the key."""
     for axes in figure.axes:
         for side in ("top", "right", "left"):
@@ -111,7 +112,7 @@ def drawn(figure: Figure, key: str, title: str) -> str:
         axes.set_axisbelow(True)
     out = io.StringIO()
     figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
-    return _inline(out.getvalue(), key, title)
+    return Markup(_inline(out.getvalue(), key, title))
 
 
 def _histogram(axes: Axes, distribution: Distribution) -> None:

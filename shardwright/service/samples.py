@@ -1,8 +1,8 @@
-"""A few rows to look at: kept ones, and some for each reason to drop."""
+"""Records to look at: kept ones, some for each reason to drop, the most and the least valued."""
 
 import base64
 import io
-from collections.abc import Collection
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,78 +12,153 @@ from PIL import Image
 from shardwright.embeddings.pixels import SILENCE
 from shardwright.metadata.layout import Layout
 from shardwright.metadata.lookup import places, read_row, rows_of
+from shardwright.metadata.schemas import blob
 from shardwright.quality.exif import upright
+from shardwright.service.blocks import Block, Card, Gallery, Heading, Words
+from shardwright.service.text import number, shown, size
 
 _REASONS = 16
+_EACH = {"code": 4, "image": 5}
 _THUMBNAIL = 176
 # Larger pictures are not decoded for a thumbnail.
 _MAX_PIXELS = 50_000_000
 
+Row = Mapping[str, Any]
+Href = Callable[[str], str]
+
 
 @dataclass(frozen=True)
-class Sample:
-    """One record to show.
+class Outcome:
+    """Records of one fate.
 
     Attributes:
-        decision: Its row of ``decisions``.
-        record: Its row of ``records`` without nested columns.
+        stage: The stage that dropped them, or ``keep``.
+        reason: Why.
+        records: How many there are.
+        shown: Ids of some of them.
     """
 
-    decision: dict[str, Any]
-    record: dict[str, Any]
+    stage: str
+    reason: str
+    records: int
+    shown: Sequence[str]
 
 
-def sample(
-    layout: Layout, connection: duckdb.DuckDBPyConnection, each: int = 4
-) -> list[tuple[str, str, int, list[Sample]]]:
-    """(stage, reason, records, samples) for each outcome, kept first, then by count.
+def outcomes(connection: duckdb.DuckDBPyConnection, each: int) -> list[Outcome]:
+    """The fates of records, kept first, then by count.
 
     The records with the smallest ids are shown: ids are hashes, so that is a fair draw, and the
     same one every time. What its owner opted out of is not shown.
     """
-    outcomes = connection.execute(
+    rows = connection.execute(
         f"SELECT stage, reason, count(*) AS records, min(record_id, {each}) FROM decisions "
         "WHERE reason <> 'opt_out' GROUP BY stage, reason "
         f"ORDER BY stage <> 'keep', records DESC, stage, reason LIMIT {_REASONS}"
     ).fetchall()
-    wanted = [record_id for *_, ids in outcomes for record_id in ids]
-    if not wanted:
-        return []
+    return [Outcome(*row) for row in rows]
+
+
+def read_records(
+    layout: Layout, connection: duckdb.DuckDBPyConnection, record_ids: Sequence[str]
+) -> dict[str, Row]:
+    """Rows of ``records`` by id, nested columns left out; ids that are not there are left out."""
     records = layout.need("records", "ingest")
     columns = [name for name in records.schema.names if name != "attributes"]
-    decided = {
-        row["record_id"]: row
-        for row in rows_of(
-            connection,
-            "SELECT * FROM decisions WHERE record_id IN (SELECT unnest(?::VARCHAR[]))",
-            [wanted],
-        )
-    }
-    found: dict[str, Sample] = {}
-    for record_id, (part, row) in places(layout, connection, wanted).items():
-        if part.file is None:
-            continue
-        record = read_row(records.folder / part.file, row, columns)
+    found: dict[str, Row] = {}
+    for record_id, (part, row) in places(layout, connection, record_ids).items():
+        record = None
+        if part.file is not None:
+            record = read_row(records.folder / part.file, row, columns)
         if record is not None:
-            found[record_id] = Sample(decided[record_id], record)
-    return [
-        (stage, reason, count, [found[i] for i in ids if i in found])
-        for stage, reason, count, ids in outcomes
-    ]
+            found[record_id] = record
+    return found
 
 
-def reject_reasons(
-    connection: duckdb.DuckDBPyConnection, tables: Collection[str]
-) -> list[dict[str, Any]]:
-    """Reasons of refusals with their counts and one example each."""
-    if "rejects" not in tables:
-        return []
-    return rows_of(
-        connection,
-        "SELECT stage, reason, count(*) AS records, min_by(path, (path, source)) AS path, "
-        "min_by(message, (path, source)) AS message FROM rejects "
-        "GROUP BY stage, reason ORDER BY records DESC, stage, reason LIMIT 50",
+def samples_section(
+    layout: Layout, connection: duckdb.DuckDBPyConnection, modality: str
+) -> Iterator[Block]:
+    """Some records of each fate; the tables ``decisions`` and ``lookup`` are there."""
+    fates = outcomes(connection, _EACH[modality])
+    wanted = [record_id for fate in fates for record_id in fate.shown]
+    if not wanted:
+        return
+    records = read_records(layout, connection, wanted)
+    decisions = _by_id(connection, "decisions", wanted)
+    yield Heading("Samples")
+    for fate in fates:
+        title = "kept" if fate.stage == "keep" else f"{shown(fate.reason, 60)} ({fate.stage})"
+        yield Heading(title, 3, f"{number(fate.records)} records")
+        yield Gallery(
+            [
+                card(records[record_id], modality, _judged(decisions[record_id]))
+                for record_id in fate.shown
+                if record_id in records
+            ]
+        )
+
+
+def extremes_section(
+    layout: Layout, connection: duckdb.DuckDBPyConnection, modality: str, method: str
+) -> Iterator[Block]:
+    """The most and the least valued records by a column of ``scores``; ``lookup`` is there too."""
+    each = _EACH[modality]
+    ranked = (
+        f'SELECT record_id, "{method}" FROM scores LEFT JOIN decisions USING (record_id) '
+        "WHERE reason IS DISTINCT FROM 'opt_out' ORDER BY 2 {order}, record_id LIMIT ?"
     )
+    ends = [
+        (title, connection.execute(ranked.format(order=order), [each]).fetchall())
+        for title, order in (("Most valued", "DESC"), ("Least valued", "ASC"))
+    ]
+    records = read_records(layout, connection, [row[0] for _, rows in ends for row in rows])
+    if not records:
+        return
+    yield Heading("The most and the least valued")
+    yield Words(f"By the method {method}: the higher, the more worth keeping.")
+    for title, rows in ends:
+        yield Heading(title, 3)
+        yield Gallery(
+            [
+                card(records[record_id], modality, [f"{method} {score:.6g}"])
+                for record_id, score in rows
+                if record_id in records
+            ]
+        )
+
+
+def card(record: Row, modality: str, about: Sequence[str] = (), href: str = "") -> Card:
+    """A record to look at; ``about`` comes after what its row says."""
+    facts = [size(record["bytes"])]
+    facts += [str(record[name]) for name in ("language", "format", "label") if record.get(name)]
+    if modality == "image":
+        facts.append(f"{record['width']} x {record['height']}")
+    payload = record[blob(modality)]
+    facts += about
+    if modality == "image":
+        return Card(record["path"], facts, image=thumbnail(payload) or "", href=href)
+    return Card(record["path"], facts, text=payload, href=href)
+
+
+def _judged(decision: Row) -> list[str]:
+    facts = [
+        f"{name} {decision[name]:.6g}"
+        for name in ("score", "threshold")
+        if decision[name] is not None
+    ]
+    if decision["representative_id"] is not None:
+        facts.append(f"as {shown(decision['representative_id'], 32)}")
+    return facts
+
+
+def _by_id(
+    connection: duckdb.DuckDBPyConnection, table: str, record_ids: Sequence[str]
+) -> dict[str, Row]:
+    rows = rows_of(
+        connection,
+        f"SELECT * FROM {table} WHERE record_id IN (SELECT unnest(?::VARCHAR[]))",
+        [list(record_ids)],
+    )
+    return {row["record_id"]: row for row in rows}
 
 
 def thumbnail(data: bytes) -> str | None:

@@ -1,6 +1,4 @@
-"""Text from data, made safe and short for a page."""
-
-import html
+"""Text from data, made safe to look at and short; templates escape it."""
 
 
 def shown(value: object, limit: int = 120) -> str:
@@ -10,24 +8,17 @@ def shown(value: object, limit: int = 120) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def escaped(value: object, limit: int = 120) -> str:
-    """``shown``, for between tags and inside quoted attributes."""
-    return html.escape(shown(value, limit))
-
-
 def block(text: str, lines: int = 14, width: int = 140) -> str:
-    """The first lines of a text, escaped, each bounded, with its layout."""
+    """The first lines of a text, each bounded, with its layout; not yet escaped."""
     head = text[: 4 * lines * width].expandtabs(4).split("\n")
     kept = [_line(line, width) for line in head[:lines]]
     if len(head) > lines or len(text) > 4 * lines * width:
         kept.append("…")
-    return html.escape("\n".join(kept))
+    return "\n".join(kept)
 
 
 def _line(line: str, width: int) -> str:
-    line = line.rstrip("\r")
-    cut = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line[: width + 1])
-    return cut if len(cut) <= width else cut[: width - 1] + "…"
+    return shown(line.rstrip("\r"), width)
 
 
 def number(value: int | float) -> str:
@@ -46,3 +37,11 @@ def size(value: float) -> str:
 def percent(part: float, whole: float) -> str:
     """Share of a whole; nothing of nothing is 0 %."""
     return f"{100 * part / whole if whole else 0.0:.1f} %"
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that reads well."""
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{minutes:.1f} min" if minutes < 90 else f"{hours:.1f} h"

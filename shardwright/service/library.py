@@ -1,0 +1,203 @@
+"""The curations that a service has open, each as it stands on the disk now."""
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from shardwright.embeddings.encoder import Encoder, TorchOptions, Window
+from shardwright.embeddings.model import Model
+from shardwright.embeddings.search import SearchIndex, open_index
+from shardwright.errors import UserError
+from shardwright.metadata.catalog import connect
+from shardwright.metadata.credentials import recipe_without_credentials
+from shardwright.metadata.filelist import read_file_list
+from shardwright.metadata.layout import Layout, opened
+from shardwright.metadata.manifest import MANIFEST
+from shardwright.service import overview
+from shardwright.service.presence import Presence
+
+State = tuple[tuple[str, int, int], ...]
+
+
+class Held:
+    """One curation in one state: what is loaded of it is loaded when it is first asked for.
+
+    Attributes:
+        name: In addresses.
+        layout: Of its folder.
+    """
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name = name
+        self.layout = opened(folder)
+        self.state = state(self.layout)
+        self._lock = threading.RLock()
+        self._open = connect(self.layout)
+        self._connection = self._open.__enter__()
+
+    @cached_property
+    def recipe(self) -> dict[str, Any]:
+        """The recipe as it ran."""
+        return overview.recipe(self.layout)
+
+    @cached_property
+    def shown_recipe(self) -> dict[str, Any]:
+        """The recipe without credentials."""
+        return recipe_without_credentials(self.recipe)
+
+    @cached_property
+    def modality(self) -> str:
+        """``code`` or ``image``."""
+        return overview.modality(self.layout)
+
+    @cached_property
+    def method(self) -> str | None:
+        """The scores that records were pruned by."""
+        return overview.method(self.layout, self.recipe)
+
+    @cached_property
+    def searchable(self) -> bool:
+        """Whether there is an index to search in."""
+        return read_file_list(self.layout.indexes) is not None
+
+    @contextmanager
+    def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection of one thread to the tables."""
+        cursor = self._connection.cursor()
+        try:
+            yield cursor
+        finally:
+            cursor.close()
+
+    @property
+    def index(self) -> SearchIndex:
+        """Of the live records.
+
+        Raises:
+            UserError: There is none.
+        """
+        with self._lock:
+            return self._index
+
+    @property
+    def kept_index(self) -> SearchIndex:
+        """Of the live records that were kept in the end.
+
+        Raises:
+            UserError: There is no index, or there are no decisions.
+        """
+        with self._lock:
+            return self._kept_index
+
+    @property
+    def encoder(self) -> Encoder:
+        """The model that made the vectors, loaded once.
+
+        Raises:
+            UserError: The curation has no vectors.
+        """
+        with self._lock:
+            return self._encoder
+
+    @property
+    def presence(self) -> Presence:
+        """What tells whether an item is here already."""
+        with self._lock:
+            return self._presence
+
+    @cached_property
+    def _index(self) -> SearchIndex:
+        return open_index(self.layout.root)
+
+    @cached_property
+    def _kept_index(self) -> SearchIndex:
+        return open_index(self.layout.root, kept=True)
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        section = self.recipe.get("embedding")
+        if not section:
+            raise UserError(
+                f"{self.name}: its recipe has no embedding, so nothing is near anything"
+            )
+        return model_of(section, self.modality).load()
+
+    @cached_property
+    def _presence(self) -> Presence:
+        return Presence(self.layout, self._connection.cursor(), self.recipe)
+
+    def close(self) -> None:
+        """Ends its connection."""
+        self._open.__exit__(None, None, None)
+
+
+class Library:
+    """All curations of a service. One that was run again is opened again when it is asked for."""
+
+    def __init__(self, folders: Mapping[str, Path]) -> None:
+        """Opens the curations.
+
+        Raises:
+            UserError: A folder holds none.
+        """
+        self._folders = dict(folders)
+        self._lock = threading.Lock()
+        self._held = {name: Held(name, folder) for name, folder in folders.items()}
+
+    @property
+    def names(self) -> list[str]:
+        """Of the curations, in the order in which they were named."""
+        return list(self._folders)
+
+    def get(self, name: str) -> Held | None:
+        """A curation as it stands now; None where there is none of this name."""
+        with self._lock:
+            held = self._held.get(name)
+            if held is not None and held.state != state(held.layout):
+                # Requests that still have the old one go on with it; it goes with the last of them.
+                held = self._held[name] = Held(name, self._folders[name])
+            return held
+
+    def close(self) -> None:
+        """Closes all."""
+        for held in self._held.values():
+            held.close()
+
+
+def state(layout: Layout) -> State:
+    """What changes when something is committed: time and size of each manifest."""
+    folders = [*(layout.root / "tables").iterdir(), layout.shards, layout.indexes]
+    found = []
+    for folder in folders:
+        try:
+            stat = (folder / MANIFEST).stat()
+        except OSError:
+            continue
+        found.append((folder.name, stat.st_mtime_ns, stat.st_size))
+    return tuple(sorted(found))
+
+
+def model_of(section: Mapping[str, Any], modality: str) -> Model:
+    """The model of a recipe's section ``embedding``, on whatever device is here.
+
+    Raises:
+        UserError: A setting is missing.
+    """
+    try:
+        window = section["window"]
+        options = TorchOptions(
+            section["compute"],
+            None if window is None else Window(**window),
+            section["compile"],
+            section["draft"],
+        )
+        return Model(
+            section["model"], modality, "auto", section["dtype"], section["batch_size"], options
+        )
+    except (KeyError, TypeError) as error:
+        raise UserError(f"recipe.json: embedding says nothing of {error}") from None
