@@ -33,6 +33,7 @@ from scenes import Collection, Ended
 
 import shardwright
 
+_ENDS: Final = ("recovered", "refused", "told", "failed")
 _COMMITTED: Final = ("tables/", "shards/", "indexes/", "tokens/")
 
 
@@ -78,7 +79,8 @@ def strike(fault: Fault, collection: Collection, folder: Path) -> Outcome:
         shutil.rmtree(folder)
         return Outcome(fault, struck=False)
     ended, where, wrong = struck.ended, struck.where, [*struck.wrong]
-    states = [collection.whole, *([collection.earlier] if fault.state == "update" else [])]
+    whole = struck.whole or collection.whole
+    states = [whole, *([collection.earlier] if fault.state == "update" else [])]
     wrong += [f"before the next run: {one}" for one in partial(output, states)]
     if fault.damage:
         where = str(draws.damage_one(fault, output).relative_to(output))
@@ -86,7 +88,7 @@ def strike(fault: Fault, collection: Collection, folder: Path) -> Outcome:
         if not fault.action and committed and _verify(output, folder).code != 1:
             wrong.append(f"{where}: damaged, and verify does not notice")
     again = struck.again or scenes.run(collection.command(output), folder)
-    ends, judged, told = _judged(collection, output, folder, again)
+    ends, judged, told = _judged(whole, output, folder, again)
     if ends != "recovered":
         silent = (
             fault.damage == "flip" and where.startswith(_COMMITTED) and "_manifest" not in where
@@ -98,7 +100,7 @@ def strike(fault: Fault, collection: Collection, folder: Path) -> Outcome:
         )
     if ends != "recovered" and fault.damage:
         forced = scenes.run(collection.command(output, "--force"), folder)
-        last, judged, _ = _judged(collection, output, folder, forced)
+        last, judged, _ = _judged(whole, output, folder, forced)
         wrong += [] if last == "recovered" else [f"--force: exit {forced.code}: {forced.last}"]
     wrong += judged.wrong[:5]
     if wrong:
@@ -124,11 +126,9 @@ def _verify(output: Path, folder: Path) -> Ended:
     return scenes.run(["verify", str(output)], folder)
 
 
-def _judged(
-    collection: Collection, output: Path, folder: Path, ended: Ended
-) -> tuple[str, Judged, str]:
+def _judged(whole: Path, output: Path, folder: Path, ended: Ended) -> tuple[str, Judged, str]:
     """How a run ended, what it made, and what is told of what is not right."""
-    judged = judge(output, collection.whole)
+    judged = judge(output, whole)
     if ended.code != 0:
         return "refused", judged, ended.said
     verified = _verify(output, folder)
@@ -162,7 +162,8 @@ def _inside(fault: Fault, collection: Collection, folder: Path) -> Struck:
     where = str(path.relative_to(output) if path.is_relative_to(output) else path)
     killed = fault.action in ("kill before", "kill after", "tear")
     wrong = [] if ended.code == (-9 if killed else ended.code) else [f"exit {ended.code}"]
-    wrong += [f"exit {ended.code}: {ended.last}"] if not killed and ended.code < 0 else []
+    untold = ended.code < 0 or "Traceback" in ended.said
+    wrong += [f"exit {ended.code}: {ended.last}"] if not killed and untold else []
     return Struck(ended, where, wrong)
 
 
@@ -277,17 +278,17 @@ def told(outcome: dict[str, Any]) -> str:
 def count(done: list[dict[str, Any]]) -> int:
     """Prints what became of all faults; returns how many failed."""
     struck = [one for one in done if one["struck"]]
-    families = Counter(one["fault"]["family"] for one in struck)
     stages = Counter(one["fault"]["stage"] or "none" for one in struck)
-    ends = Counter(one["ends"] for one in struck)
-    print(f"{len(struck)} faults: {', '.join(f'{n} {name}' for name, n in families.most_common())}")
+    ends = Counter((one["fault"]["family"], one["ends"]) for one in struck)
+    print(f"{len(struck)} faults", *(f"{end:>10}" for end in _ENDS))
+    for family in draws.INSIDE | draws.OUTSIDE:
+        print(f"  {family:9}", *(f"{ends[family, end]:10}" for end in _ENDS))
     print(f"  in stages: {', '.join(f'{n} {name}' for name, n in stages.most_common())}")
-    print(f"  {', '.join(f'{n} {name}' for name, n in ends.most_common())}")
     print(f"  runs that ended in a traceback: {sum(one['traced'] for one in struck)}")
     lost, duplicated = (sum(one[name] for one in struck) for name in ("lost", "duplicated"))
     wrong = sum(bool(one["wrong"]) for one in struck)
     print(f"  {lost} lost, {duplicated} duplicated, {wrong} wrong")
-    return ends["failed"]
+    return sum(one["ends"] == "failed" for one in struck)
 
 
 if __name__ == "__main__":

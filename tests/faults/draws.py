@@ -54,6 +54,7 @@ class Fault:
         shift: Seconds that the clock goes back: when the fault strikes, or, where it is negative,
             in the run after the one that is struck.
         seed: Of what else is drawn.
+        nth: Faults of its family before it, for families from outside: kinds take turns.
     """
 
     number: int
@@ -69,6 +70,7 @@ class Fault:
     damage: str = ""
     shift: int = 0
     seed: int = field(default=0, repr=False)
+    nth: int = 0
 
     def __str__(self) -> str:
         strikes = f"{self.error or self.action} at {self.kind} {self.at}" if self.action else ""
@@ -89,7 +91,8 @@ def draw(seed: int, number: int, collections: Sequence[Collection]) -> Fault:
     steps = stages[stage]
     own = chance.getrandbits(32)
     if family in OUTSIDE:
-        return Fault(number, family, collection.name, state, stage, seed=own)
+        nth = [_family(seed, before) for before in range(number)].count(family)
+        return Fault(number, family, collection.name, state, stage, nth=nth, seed=own)
     if family == "bytes" and chance.random() < 0.4:  # of an output that is whole
         return Fault(
             number, family, collection.name, "forced", "", damage=chance.choice(_DAMAGES), seed=own
@@ -127,10 +130,15 @@ def draw(seed: int, number: int, collections: Sequence[Collection]) -> Fault:
 
 
 def _family(seed: int, number: int) -> str:
+    return _families(seed)[number % 100]
+
+
+@cache
+def _families(seed: int) -> list[str]:
     """Families of a hundred faults in a seeded order; the first of each come before all others."""
     deck = [name for name, count in (INSIDE | OUTSIDE).items() for _ in range(count - 1)]
     random.Random(seed).shuffle(deck)
-    return [*INSIDE, *OUTSIDE, *deck][number % 100]
+    return [*INSIDE, *OUTSIDE, *deck]
 
 
 def possible(family: str) -> bool:

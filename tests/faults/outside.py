@@ -45,6 +45,7 @@ class Struck:
         wrong: What went otherwise than it should, one line each.
         again: How the next run ended, where it was run already.
         struck: Whether the fault struck at all.
+        whole: Output of a run that nothing disturbed, where it is not the collection's.
     """
 
     ended: Ended
@@ -52,6 +53,7 @@ class Struck:
     wrong: list[str] = field(default_factory=list)
     again: Ended | None = None
     struck: bool = True
+    whole: Path | None = None
 
 
 def disk(fault: Fault, collection: Collection, folder: Path) -> Struck:
@@ -71,7 +73,7 @@ def rights(fault: Fault, collection: Collection, folder: Path) -> Struck:
     output = folder / "out"
     if os.getuid() != 0:
         raise AssertionError("only root can be another user")
-    if random.Random(fault.seed).random() < 0.5:  # the input
+    if fault.nth % 2:  # the input
         output.mkdir()
         _hand_over(folder)
         ended = _as_nobody(collection.command(output), folder)
@@ -139,7 +141,7 @@ def process(fault: Fault, collection: Collection, folder: Path) -> Struck:
     chance = random.Random(fault.seed)
     output = folder / "out"
     shutil.copytree(collection.snapshot(fault.state, fault.stage), output)
-    workers = fault.stage in curation._BEAM_STAGES and chance.random() < 0.6
+    workers = fault.nth % 2 == 1 and fault.stage in curation._BEAM_STAGES
     command = collection.disturbed(output, fault.state, fault.stage)
     if workers:
         command = [*command[: command.index("--") + 1], "--runner=FnApiRunner", *_WORKERS]
@@ -194,11 +196,11 @@ def _worker(driver: int) -> int | None:
 def store(fault: Fault, collection: Collection, folder: Path) -> Struck:
     """A real S3 server behind a network that fails: as output or as input, or two runs on one."""
     chance = random.Random(fault.seed)
-    kind = chance.choice(("output", "output", "input", "cut off", "two runs"))
+    kind = ("output", "input", "cut off", "two runs", "input gone")[fault.nth % 5]
     output = folder / "out"
     with _store(folder / "store") as (address, plan), s3_server.credentials(address):
-        if kind == "input":
-            return _from_store(chance, collection, folder, plan)
+        if kind.startswith("input"):
+            return _from_store(chance, kind == "input gone", collection, folder, plan)
         place = "s3://bucket/out"
         words = ["PUT", "GET", "DELETE"]
         if kind == "two runs":
@@ -232,24 +234,32 @@ def _in_store(collection: Collection, place: str, work: Path) -> list[str]:
 
 
 def _from_store(
-    chance: random.Random, collection: Collection, folder: Path, plan: Callable[..., int]
+    chance: random.Random,
+    gone: bool,
+    collection: Collection,
+    folder: Path,
+    plan: Callable[..., int],
 ) -> Struck:
-    """The input lies in a store that loses connections, for good in the middle of one file."""
+    """The input lies in a store that loses connections, or one for good in the middle of a file."""
     paths = sorted(path for path in collection.source.rglob("*") if path.is_file())
     one = chance.choice(paths).relative_to(collection.source).as_posix()
-    gone = chance.random() < 0.5
     faults = [_fault("cut", "GET", one.replace("+", "."), 10_000 if gone else 3)]
-    plan(0.1, faults, collection.source)
     command = collection.command(folder / "out")
     command[command.index("--input") + 1] = "s3://bucket/source"
+    plan(0.0, [], collection.source)
+    undisturbed = folder / "undisturbed"
+    plain = [str(undisturbed) if word == str(folder / "out") else word for word in command]
+    alone = scenes.run(plain, folder)
+    wrong = [f"undisturbed: exit {alone.code}: {alone.last}"] if alone.code else []
+    plan(0.1, faults)
     ended = scenes.run(command, folder, first=_impatient)
     met = plan(0.0, [])
-    wrong = []
-    if ended.code != 0 and "Traceback" in ended.said:
-        wrong.append(f"exit {ended.code} with a traceback: {ended.last}")
+    if ended.code != 0:
+        wrong += _one_line(ended, "run the same command again")
     again = scenes.run(command, folder)
     where = f"a store as input, {one} {'is cut off for good' if gone else 'cut off thrice'}"
-    return Struck(ended, f"{where}: {met} requests met a fault", wrong, again, struck=met > 0)
+    where = f"{where}: {met} requests met a fault"
+    return Struck(ended, where, wrong, again, met > 0, undisturbed)
 
 
 def _impatient() -> None:
