@@ -9,7 +9,7 @@ RUN mkdir shardwright \
     && touch shardwright/__init__.py \
     && python -m venv /opt/shardwright \
     && /opt/shardwright/bin/pip install --no-cache-dir --constraint constraints.txt \
-      '.[aws,cpu,openlineage,prometheus]'
+      '.[aws,cpu,openlineage,prometheus,service]'
 COPY shardwright shardwright
 RUN /opt/shardwright/bin/pip install --no-cache-dir --constraint constraints.txt \
       --force-reinstall --no-deps .

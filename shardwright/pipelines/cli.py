@@ -298,6 +298,9 @@ def serve(
         str | None,
         typer.Option(metavar="PREFIX", help="A web server in front sends shards from there."),
     ] = None,
+    rate: Annotated[
+        int, typer.Option(min=0, help="Requests a minute of one client, on average; 0: any.")
+    ] = 1200,
 ) -> None:
     """Serves pages, an API and shards; addresses that others reach need SHARDWRIGHT_TOKEN."""
     from shardwright.metadata.mirror import at_hand
@@ -306,12 +309,13 @@ def serve(
         from shardwright.service.app import bound, run
     except ModuleNotFoundError as error:
         raise UserError(f"serve: {error}; pip install 'shardwright[service]'") from None
-    from shardwright.service.settings import TOKEN, Settings, checked_token, named_folders
+    from shardwright.service.settings import TOKEN, Limits, Settings, checked_token, named_folders
 
     token = checked_token(host, os.environ.get(TOKEN) or None)
     with ExitStack() as stack:
         roots = [stack.enter_context(at_hand(folder)).root for folder in folders]
-        settings = Settings(named_folders(folders, roots), token, sendfile=sendfile)
+        limits = Limits(requests_a_minute=rate)
+        settings = Settings(named_folders(folders, roots), token, limits, sendfile)
         listener = stack.enter_context(bound(host, port))
         run(settings, listener)
 

@@ -19,6 +19,7 @@ from shardwright.metadata.filelist import read_file_list
 from shardwright.metadata.layout import Layout, opened
 from shardwright.metadata.manifest import MANIFEST
 from shardwright.service import overview
+from shardwright.service.pointmap import Places, places
 from shardwright.service.presence import Presence
 
 State = tuple[tuple[str, int, int], ...]
@@ -109,6 +110,21 @@ class Held:
         """What tells whether an item is here already."""
         with self._lock:
             return self._presence
+
+    @property
+    def places(self) -> Places:
+        """Where the records stand on the map.
+
+        Raises:
+            UserError: There are no vectors.
+        """
+        with self._lock:
+            return self._places
+
+    @cached_property
+    def _places(self) -> Places:
+        with self.cursor() as connection:
+            return places(self.layout, connection)
 
     @cached_property
     def _index(self) -> SearchIndex:

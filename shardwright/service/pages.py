@@ -20,7 +20,7 @@ from shardwright.service.lineage import lineage_section
 from shardwright.service.measures import distributions
 from shardwright.service.models import Item
 from shardwright.service.pairs import TABLES, groups, pair
-from shardwright.service.pointmap import map_block, places
+from shardwright.service.pointmap import map_block
 from shardwright.service.rendering import rendered
 from shardwright.service.samples import read_records
 from shardwright.service.settings import Settings
@@ -175,7 +175,7 @@ def point_map(request: Request, held: Curation) -> HTMLResponse:
         block = map_block(
             held.layout,
             connection,
-            places(held.layout, connection),
+            held.places,
             held.method,
             views.at(held.name, "map") + "/",
         )
@@ -186,8 +186,7 @@ def point_map(request: Request, held: Curation) -> HTMLResponse:
 @router.get("/c/{name}/map/{point}")
 def point(held: Curation, point: int) -> Response:
     """Leads to the record of a point."""
-    with held.cursor() as connection:
-        found = places(held.layout, connection).record_ids
+    found = held.places.record_ids
     if not 0 <= point < len(found):
         raise HTTPException(404, f"{point}: there is no such point")
     return RedirectResponse(views.at(held.name, "records", found[point].as_py()), 303)

@@ -4,6 +4,7 @@ import base64
 import gzip
 import io
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -65,7 +66,8 @@ def places(layout: Layout, connection: duckdb.DuckDBPyConnection) -> Places:
     table = pa.table({"record_id": record_ids, "x": xy[:, 0], "y": xy[:, 1]})
     out = io.BytesIO()
     pq.write_table(table.replace_schema_metadata({_KEY: key}), out)
-    write_whole(path, out.getvalue())
+    with suppress(OSError):  # a folder that may only be read
+        write_whole(path, out.getvalue())
     return Places(record_ids, xy, embeddings.rows)
 
 

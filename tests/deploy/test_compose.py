@@ -18,6 +18,7 @@ import pytest
 import s3_server
 import yaml
 from compose import ROOT, VARIABLE, command
+from service.command import command as service_command
 
 DOCUMENT = compose.document()
 SERVICES = compose.services()
@@ -53,6 +54,9 @@ COMMANDS = {
     ),
     "workers-1": POOL,
     "workers-2": POOL,
+    "service": service_command(
+        ["shardwright"], ["${SHARDWRIGHT_SERVED:-/curations/code}"], "0.0.0.0", 8000
+    ),
     "store": s3_server.gateway(Path("versitygw"), ":7070", Path("/store")),
     "airflow-migration": airflow_services.migration("airflow"),
     "airflow-api": airflow_services.api("airflow", "0.0.0.0", 8080),
@@ -215,9 +219,9 @@ def test_variables_are_those_of_the_example() -> None:
 @each
 def test_secrets_are_required_and_not_in_the_file(name: str) -> None:
     for key, value in SERVICES[name].get("environment", {}).items():
-        if re.search("KEY|SECRET|PASSWORD|SQL_ALCHEMY_CONN", key):
+        if re.search("KEY|SECRET|PASSWORD|TOKEN|SQL_ALCHEMY_CONN", key):
             assert ":?" in value
-            assert re.search(r"(KEY|SECRET|PASSWORD):\?", value)
+            assert re.search(r"(KEY|SECRET|PASSWORD|TOKEN):\?", value)
 
 
 def test_images_are_pinned() -> None:

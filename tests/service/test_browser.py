@@ -12,7 +12,8 @@ import common
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
-from service.served import HOSTILE
+from service.command import command
+from service.hostile import HOSTILE
 
 from shardwright.metadata.layout import Layout
 from shardwright.service.report import write_report
@@ -63,10 +64,9 @@ def report(code: Path) -> str:
 
 @pytest.fixture(scope="module")
 def address(code: Path, images: Path) -> Iterator[str]:
-    command = [sys.executable, "-m", "shardwright.pipelines.cli", "serve", "--port", "0"]
-    with subprocess.Popen(
-        [*command, str(code), str(images)], stderr=subprocess.PIPE, text=True
-    ) as process:
+    program = [sys.executable, "-m", "shardwright.pipelines.cli"]
+    line = command(program, [str(code), str(images)], "127.0.0.1", 0)
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         yield process.stderr.readline().split()[0]
         process.terminate()

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from service.served import HOSTILE
+from service.hostile import HOSTILE
 
 import shardwright
 from shardwright.errors import UserError

@@ -15,7 +15,8 @@ import common
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from service.served import NEAR
+from service.command import command
+from service.hostile import NEAR
 
 import shardwright
 from shardwright.metadata.explain import explain
@@ -233,8 +234,9 @@ def test_shards_whole_and_in_ranges(client: TestClient, code: Path) -> None:
 @pytest.fixture(scope="module")
 def address(code: Path) -> Iterator[str]:
     """A service of its own process."""
-    command = [sys.executable, "-m", "shardwright.pipelines.cli", "serve", str(code), "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    program = [sys.executable, "-m", "shardwright.pipelines.cli"]
+    line = command(program, [str(code)], "127.0.0.1", 0)
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         yield process.stderr.readline().split()[0]
         process.terminate()

@@ -11,11 +11,11 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
-from service.served import code, images  # noqa: F401 - fixtures
 
 from shardwright.service.app import create_app
 from shardwright.service.settings import Limits, Settings
 
+pytest_plugins = ("service.served",)
 TOKEN = "a-token-of-enough-characters"
 CHECKS = (
     not_a_server_error,
@@ -26,7 +26,7 @@ CHECKS = (
 
 
 @pytest.fixture(scope="module")
-def api(code: Path, images: Path) -> schemathesis.schemas.BaseSchema:  # noqa: F811
+def api(code: Path, images: Path) -> schemathesis.schemas.BaseSchema:
     limits = Limits(sql_seconds=2.0, requests_a_minute=0)
     app = create_app(Settings({"code": code, "images": images}, TOKEN, limits))
     return schemathesis.openapi.from_asgi("/openapi.json", app)
