@@ -1,5 +1,7 @@
 """One record's life: where it came from, what was measured, what was decided, where it went."""
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import duckdb
@@ -15,12 +17,23 @@ _LARGE = ("content", "image", "attributes")
 _LISTED = 10
 
 
-def explain(layout: Layout, record: str) -> dict[str, Any]:
+Nearest = Callable[[str], tuple[str, float] | None]
+"""Gives the kept record that is nearest to another one, and the cosine of their vectors."""
+
+
+def explain(
+    layout: Layout,
+    record: str,
+    connection: duckdb.DuckDBPyConnection | None = None,
+    nearest: Nearest | None = None,
+) -> dict[str, Any]:
     """All that the tables say of one input.
 
     Args:
         layout: The output folder.
         record: A record's id, or the exact path of a record or a refused input.
+        connection: Has the views of the catalog; without one it is made.
+        nearest: Finds the nearest kept record; without it all vectors are read.
 
     Returns:
         Names and values in reading order: ``source``, ``path`` and sizes; ``scores``, ``cluster``
@@ -33,11 +46,11 @@ def explain(layout: Layout, record: str) -> dict[str, Any]:
         DataError: The tables contradict each other.
     """
     layout.need("records", "ingest")
-    with connect(layout) as connection:
-        record_id, reject = _resolve(layout, connection, record)
+    with connect(layout) if connection is None else nullcontext(connection) as opened:
+        record_id, reject = _resolve(layout, opened, record)
         if reject is not None:
             return reject
-        life = _Life(layout, connection, record_id)
+        life = _Life(layout, opened, record_id, nearest)
         return life.told()
 
 
@@ -90,11 +103,16 @@ class _Life:
     """Point look-ups of one record: of its own part where tables are cut like ``records``."""
 
     def __init__(
-        self, layout: Layout, connection: duckdb.DuckDBPyConnection, record_id: str
+        self,
+        layout: Layout,
+        connection: duckdb.DuckDBPyConnection,
+        record_id: str,
+        nearest: Nearest | None,
     ) -> None:
         self._layout = layout
         self._connection = connection
         self._id = record_id
+        self._nearest = nearest or self._read_nearest
         self._record, self._key = self._find()
 
     def told(self) -> dict[str, Any]:
@@ -217,12 +235,14 @@ class _Life:
         return {"record_id": record_id, "path": rows[0][0] if rows else None}
 
     def _nearest_kept(self) -> dict[str, Any] | None:
-        """The kept record whose vector has the largest cosine with this one's, the record aside.
-
-        DuckDB streams the vectors and holds the kept ids; the first by id wins a tie.
-        """
+        """The kept record whose vector has the largest cosine with this one's, the record aside."""
         if self._layout.manifest("embeddings") is None:
             return None
+        found = self._nearest(self._id)
+        return None if found is None else self._named(found[0]) | {"similarity": found[1]}
+
+    def _read_nearest(self, record_id: str) -> tuple[str, float] | None:
+        """DuckDB streams the vectors and holds the kept ids; the first by id wins a tie."""
         rows = self._connection.execute(
             """
             SELECT e.record_id, array_cosine_similarity(e.vector, mine.vector) AS similarity
@@ -232,8 +252,6 @@ class _Life:
             WHERE e.record_id <> $id AND isfinite(similarity)
             ORDER BY similarity DESC, e.record_id LIMIT 1
             """,
-            {"id": self._id},
+            {"id": record_id},
         ).fetchall()
-        if not rows:
-            return None
-        return self._named(rows[0][0]) | {"similarity": rows[0][1]}
+        return rows[0] if rows else None

@@ -179,7 +179,9 @@ def explained(held: Held, record_id: str) -> dict[str, Any]:
         HTTPException: There is no such record.
     """
     try:
-        return explain(held.layout, record_id)
+        with held.cursor() as connection:
+            nearest = held.nearest_kept if held.exact else None
+            return explain(held.layout, record_id, connection, nearest)
     except UserError:
         raise HTTPException(404, f"{record_id}: no record of {held.name} has this id") from None
 

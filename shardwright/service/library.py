@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 
 from shardwright.embeddings.encoder import Encoder, TorchOptions, Window
 from shardwright.embeddings.model import Model
@@ -146,6 +147,29 @@ class Held:
     @cached_property
     def _presence(self) -> Presence:
         return Presence(self.layout, self._connection.cursor(), self.recipe)
+
+    def nearest_kept(self, record_id: str) -> tuple[str, float] | None:
+        """The kept record that is nearest to another, and their cosine, by the index.
+
+        An index that compares with all finds it; of others the caller does not ask it.
+        """
+        with self.cursor() as connection:
+            rows = connection.execute(
+                "SELECT vector FROM embeddings WHERE record_id = ?", [record_id]
+            ).fetchall()
+        if not rows:
+            return None
+        answer = self.kept_index.search(np.array(rows[0], dtype=np.float32), 2)
+        for found, cosine in zip(answer.ids[0], answer.similarities[0], strict=True):
+            if found not in (None, record_id):
+                return str(found), float(cosine)
+        return None
+
+    @property
+    def exact(self) -> bool:
+        """Whether there is an index, and searches in it compare with all."""
+        decided = self.layout.manifest("decisions") is not None
+        return self.searchable and decided and self.kept_index.recall is None
 
     def close(self) -> None:
         """Ends its connection."""
