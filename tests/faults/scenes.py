@@ -266,7 +266,7 @@ def start(
     """Starts the command line in a forked process, which has imported all that it needs.
 
     Left out is what takes longer than all else and tells nothing of a fault: ``verify`` does not
-    read the Croissant back, and the report is without pictures. Runs that nothing disturbs draw
+    read the Croissant back, and the report is without sections. Runs that nothing disturbs have
     them, and are read back by mlcroissant; every other Croissant is held to theirs, byte for byte.
 
     Args:
@@ -309,8 +309,9 @@ def _become(
             os.dup2(said, stream)
         readback.find_spec = lambda _: None  # type: ignore[attr-defined]
         if modules is None:
-            integrity.readback_faults = lambda *_: iter(())  # type: ignore[attr-defined]
-            report.picture = lambda _: ""  # type: ignore[attr-defined]
+            for place, name in ((integrity, "readback_faults"), (report, "_blocks")):
+                assert hasattr(place, name)
+                setattr(place, name, lambda *_: iter(()))
         if first is not None:
             first()
         if begin is not None:
