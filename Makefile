@@ -98,7 +98,7 @@ test-fuzz-guided: $(READY)
 	done
 
 # Curations that are killed, lied to and run again, held to undisturbed ones; goes on where it was
-# stopped. A short form: FAULTS=20 COLLECTIONS=code. Linux, with a C compiler; root for some.
+# stopped. A short form: FAULTS=15 COLLECTIONS=code. Linux, with a C compiler; root for some.
 FAULTS ?= 200
 COLLECTIONS ?= code,images,every
 test-faults: $(READY)

@@ -118,6 +118,9 @@ def draw(seed: int, number: int, collections: Sequence[Collection]) -> Fault:
     commits = [step for step in candidates if _commits(step.path, step.other)]
     chosen = chance.choice(commits if commits and chance.random() < 0.4 else candidates)
     damage = chance.choice(_DAMAGES) if family == "bytes" else ""
+    finished = [step for step in steps if _finishes(step.path, step.other)]
+    if family == "bytes" and finished and chance.random() < 0.6:
+        action, kind, chosen = "kill after", "rename", chance.choice(finished)
     shift = 0
     if family == "clock":
         shift = _DAY
@@ -167,10 +170,17 @@ def _commits(path: Path, other: Path | None) -> bool:
     )
 
 
+def _finishes(path: Path, other: Path | None) -> bool:
+    """Whether a step commits a staged part, which the next run takes as it is."""
+    named = other is not None and other.name.startswith("part-") and other.suffix == ".json"
+    return named and ".staging" in path.parts
+
+
 def damage_one(fault: Fault, output: Path) -> Path:
     """Does a fault's damage to a file of an output, drawn among kinds of files first.
 
-    After a run that was cut off, one of two files is of those that it had staged, if there are any.
+    After a run that was cut off, two of three files are of those that it had staged, if there are
+    any, and of these half are parts.
     """
     chance = random.Random(fault.seed)
     files = sorted(
@@ -182,8 +192,11 @@ def damage_one(fault: Fault, output: Path) -> Path:
     for path in files:
         kinds.setdefault(_kind(path.relative_to(output)), []).append(path)
     staged = [name for name in kinds if name.startswith(".staging")]
-    among = staged if fault.action and staged and chance.random() < 0.5 else kinds
-    path = chance.choice(kinds[chance.choice(sorted(among))])
+    among = staged if fault.action and staged and chance.random() < 0.67 else kinds
+    kind = chance.choice(sorted(among))
+    if among is staged and ".staging .parquet" in staged and chance.random() < 0.5:
+        kind = ".staging .parquet"
+    path = chance.choice(kinds[kind])
     data = bytearray(path.read_bytes())
     if fault.damage == "flip":
         data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
