@@ -18,7 +18,7 @@ from shardwright.metadata.catalog import connect, file_literal, quoted
 from shardwright.metadata.layout import Layout
 
 _CELL = 80
-_BATCH = 10_000
+_BATCH = 1000
 _EXPLAIN = re.compile(r"\s*EXPLAIN\s+(ANALYZE\b\s*)?(\([^()]*\)\s*)?", re.IGNORECASE)
 
 

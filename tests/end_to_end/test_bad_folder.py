@@ -34,6 +34,7 @@ def test_each_input_ends_where_it_belongs(
         "modality": corpus.modality,
         "source": {"kind": corpus.kind, "uri": corpus.uri},
         "limits": {"reject_threshold": 1.0, "decode_seconds": 20},
+        "prune": {"scores": []},
     }
     recipe = Recipe.model_validate(settings)
     summary = curate(recipe, tmp_path / "out", beam_arguments=["--runner=FnApiRunner"])

@@ -242,6 +242,7 @@ def test_too_few_records(code: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert [Layout(tmp_path / "out").manifest(table) for table in TABLES] == [None] * 3
 
 
+@pytest.mark.slow
 def test_pictures(tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     for i, path in enumerate(sorted((common.PICTURES / "procgen").rglob("*.png"))):

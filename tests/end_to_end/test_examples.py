@@ -11,9 +11,8 @@ from common import ROOT
 sys.path.insert(0, str(ROOT / "examples"))
 
 
-@pytest.mark.parametrize(
-    "script", ["train_code.py", pytest.param("train_images.py", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["train_code.py", "train_images.py"])
 def test_example_sees_every_sample_once(script: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, f"examples/{script}", "--limit", "48", "--work", str(tmp_path / "work")],

@@ -30,7 +30,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=["code", "image"])
+@pytest.fixture(scope="module", params=["code", pytest.param("image", marks=pytest.mark.slow)])
 def reference(
     request: pytest.FixtureRequest,
     code: Path,

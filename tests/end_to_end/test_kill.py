@@ -19,7 +19,7 @@ import pytest
 from shardwright.pipelines.curate import STAGES
 
 NAMES = list(STAGES)
-OFTEN = ("ingest", "score", "shard")
+OFTEN = ("shard",)
 """Stages of ``make test``; ``make test-slow`` has the others."""
 OF_IMAGES = ("heterogeneity",)
 """Stages that have nothing to do on code."""

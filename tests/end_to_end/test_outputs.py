@@ -116,6 +116,7 @@ def test_cluster_settings_are_stated_and_decide_what_is_redone(code: Path, outpu
     assert verify(Layout(output)) == []
 
 
+@pytest.mark.slow
 def test_recipes_come_and_go_and_leave_no_trace(code: Path, output: Path, reference: Path) -> None:
     changes = (
         ("embedding=null", "prune=null", "index=null"),

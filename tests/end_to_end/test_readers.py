@@ -19,7 +19,7 @@ import pytest
 from shardwright.metadata.layout import Layout
 
 
-@pytest.fixture(scope="module", params=["code", "image"])
+@pytest.fixture(scope="module", params=["code", pytest.param("image", marks=pytest.mark.slow)])
 def curated(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, Path]:

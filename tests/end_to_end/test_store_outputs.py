@@ -65,6 +65,7 @@ def stored(location: str, folder: Path) -> dict[str, str]:
     return common.contents(folder)
 
 
+@pytest.mark.slow
 def test_it_is_the_output_of_a_folder(
     proxy: Proxy, corpus: Path, plain: dict[str, str], tmp_path: Path
 ) -> None:
@@ -152,6 +153,7 @@ def test_killed_while_it_commits_and_run_elsewhere(
     assert stored(place, tmp_path / "copy") == plain
 
 
+@pytest.mark.slow
 def test_sources_in_a_store_that_loses_connections(
     proxy: Proxy, server: str, corpus: Path, plain: dict[str, str], tmp_path: Path
 ) -> None:

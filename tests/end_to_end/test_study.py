@@ -214,6 +214,7 @@ def test_too_few_records(code: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         common.run("code", folder, output, *PLAIN, "prune.method=damage")
 
 
+@pytest.mark.slow
 def test_pictures(tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()

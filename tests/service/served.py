@@ -59,7 +59,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def settings(code: Path, images: Path) -> Settings:
-    limits = Limits(sql_seconds=3.0, requests_a_minute=0, upload_bytes=2_000_000)
+    limits = Limits(sql_seconds=60.0, requests_a_minute=0, upload_bytes=2_000_000)
     return Settings({"code": code, "images": images}, limits=limits)
 
 

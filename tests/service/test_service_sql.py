@@ -1,10 +1,26 @@
 """Queries of strangers: answered, refused or stopped; the service lives."""
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import pytest
 from fastapi.testclient import TestClient
 
+from shardwright.service.app import create_app
+from shardwright.service.settings import Settings
+
 pytest_plugins = ("service.served",)
 COUNT = "SELECT count(*) AS n FROM records"
+
+
+@pytest.fixture(scope="module")
+def impatient(settings: Settings) -> Iterator[TestClient]:
+    """A service that waits two seconds for a query."""
+    limits = replace(settings.limits, sql_seconds=2.0)
+    with TestClient(
+        create_app(replace(settings, limits=limits)), base_url="http://127.0.0.1"
+    ) as client:
+        yield client
 
 
 def ask(client: TestClient, sql: str) -> tuple[int, dict[str, object]]:
@@ -71,9 +87,10 @@ def test_refused(client: TestClient, sql: str) -> None:
         "WHERE regexp_matches(repeat('a', (i * j % 5000)::INT), '(a*)*b')",
     ],
 )
-def test_stopped(client: TestClient, sql: str) -> None:
-    status, answer = ask(client, sql)
+def test_stopped(impatient: TestClient, client: TestClient, sql: str) -> None:
+    status, answer = ask(impatient, sql)
     assert status == 400, answer
+    assert impatient.get("/api/curations/code").status_code == 200
     lives(client)
 
 

@@ -130,6 +130,7 @@ def consistent(found: dict[str, bytes], root: Path) -> None:
                 assert sha256_file(root / folder / below) == file.sha256, (folder, below)
 
 
+@pytest.mark.slow
 def test_whatever_request_a_run_dies_at(
     place: str, tmp_path: Path, versions: tuple[dict[str, bytes], dict[str, bytes]]
 ) -> None:
