@@ -52,6 +52,8 @@ def _said(root: Path, error: BaseException) -> str | None:
     if found is None:
         return None
     number, name = found
+    if os.sep not in name:  # below an open folder, as when one is removed: nobody knows where
+        name = ""
     if number not in _REMEDIES or (name and root not in Path(name).parents):
         return None
     place = name or str(root)

@@ -169,6 +169,12 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
         full.write("x")
 
 
+def test_a_folder_that_cannot_be_removed_is_one_line(tmp_path: Path) -> None:
+    error = OSError(5, "Input/output error", "records")  # as shutil.rmtree raises it
+    with pytest.raises(DataError, match=f"{tmp_path}: Input/output error"), told_plainly(tmp_path):
+        raise error
+
+
 def test_what_a_worker_met_is_one_line_too(tmp_path: Path) -> None:
     file = tmp_path / "part"
     text = f"Traceback\n  File\nOSError: [Errno 5] Input/output error: '{file}'\n\nin Run"
