@@ -75,8 +75,10 @@ def served(output: Path, *more: str) -> Iterator[tuple[str, int, psutil.Process]
         assert process.stderr is not None
         address = process.stderr.readline().split()[0]
         host, _, port = address.removeprefix("http://").partition(":")
-        yield host, int(port), psutil.Process(process.pid)
-        process.terminate()
+        try:
+            yield host, int(port), psutil.Process(process.pid)
+        finally:
+            process.terminate()
 
 
 def requests(output: Path) -> dict[str, list[Request]]:

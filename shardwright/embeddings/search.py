@@ -17,6 +17,7 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shardwright.embeddings.build import DEEPEST, Int64, ivf_parameters
@@ -68,6 +69,11 @@ class OneIndex:
     asked: Any = None
     owner: Any = None
 
+    def vector(self, record_id: str) -> Float32 | None:
+        """See ``SearchIndex.vector``."""
+        row = pc.index(self.ids, record_id).as_py()
+        return None if row < 0 else _vectors(self, np.array([row]))[0]
+
     def search(self, vectors: Float32, k: int) -> Answer:
         """See ``SearchIndex.search``."""
         values, rows = self.raw.search(vectors, k, params=self.asked)
@@ -87,6 +93,11 @@ class SearchIndex:
         """The lowest recall of them; None where all are exact."""
         measured = [index.recall for index in self.indexes if index.recall is not None]
         return min(measured, key=lambda recall: recall.mean, default=None)
+
+    def vector(self, record_id: str) -> Float32 | None:
+        """The vector float32 [d] of a record; None where the indexes do not hold it."""
+        found = (index.vector(record_id) for index in self.indexes)
+        return next((vector for vector in found if vector is not None), None)
 
     def __len__(self) -> int:
         return sum(index.records for index in self.indexes)

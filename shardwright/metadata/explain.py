@@ -10,7 +10,7 @@ from shardwright.errors import DataError, UserError
 from shardwright.metadata.catalog import connect, file_literal
 from shardwright.metadata.filelist import read_file_list, shard_stem
 from shardwright.metadata.layout import Layout
-from shardwright.metadata.lookup import places, read_row, rows_of
+from shardwright.metadata.lookup import Rows, StoredRows, rows_of
 
 # Columns of records that hold payloads or nested values.
 _LARGE = ("content", "image", "attributes")
@@ -25,6 +25,7 @@ def explain(
     layout: Layout,
     record: str,
     connection: duckdb.DuckDBPyConnection | None = None,
+    rows: Rows | None = None,
     nearest: Nearest | None = None,
 ) -> dict[str, Any]:
     """All that the tables say of one input.
@@ -33,6 +34,7 @@ def explain(
         layout: The output folder.
         record: A record's id, or the exact path of a record or a refused input.
         connection: Has the views of the catalog; without one it is made.
+        rows: Finds records; without it their files are read.
         nearest: Finds the nearest kept record; without it all vectors are read.
 
     Returns:
@@ -47,23 +49,20 @@ def explain(
     """
     layout.need("records", "ingest")
     with connect(layout) if connection is None else nullcontext(connection) as opened:
-        record_id, reject = _resolve(layout, opened, record)
+        if rows is None and layout.manifest("lookup") is not None:
+            rows = StoredRows(layout, opened)
+        record_id, reject = _resolve(layout, opened, rows, record)
         if reject is not None:
             return reject
-        life = _Life(layout, opened, record_id, nearest)
+        life = _Life(layout, opened, rows, record_id, nearest)
         return life.told()
 
 
 def _resolve(
-    layout: Layout, connection: duckdb.DuckDBPyConnection, record: str
+    layout: Layout, connection: duckdb.DuckDBPyConnection, rows: Rows | None, record: str
 ) -> tuple[str, dict[str, Any] | None]:
     """The id that is meant, or the life of a refused input."""
-    if (
-        layout.manifest("lookup") is not None
-        and connection.execute(
-            "SELECT record_id FROM lookup WHERE record_id = ?", [record]
-        ).fetchall()
-    ):
+    if rows is not None and rows.part(record) is not None:
         return record, None
     accepted = connection.execute(
         "SELECT record_id, source FROM records WHERE path = ? OR record_id = ? ORDER BY ALL",
@@ -106,11 +105,13 @@ class _Life:
         self,
         layout: Layout,
         connection: duckdb.DuckDBPyConnection,
+        rows: Rows | None,
         record_id: str,
         nearest: Nearest | None,
     ) -> None:
         self._layout = layout
         self._connection = connection
+        self._rows = rows
         self._id = record_id
         self._nearest = nearest or self._read_nearest
         self._record, self._key = self._find()
@@ -142,15 +143,14 @@ class _Life:
         """The row of ``records`` without its payload, and the key of its part."""
         records = self._layout.need("records", "ingest")
         columns = [name for name in records.schema.names if name not in _LARGE]
-        if self._layout.manifest("lookup") is None:
+        if self._rows is None:
             names = ", ".join(f'"{name}"' for name in columns)
             query = f"SELECT {names} FROM records WHERE record_id = ?"
             return rows_of(self._connection, query, [self._id])[0], None
-        part, row = places(self._layout, self._connection, [self._id])[self._id]
-        if part.file is not None:
-            found = read_row(records.folder / part.file, row, columns)
-            if found is not None and found["record_id"] == self._id:
-                return found, part.key
+        part = self._rows.part(self._id)
+        found = self._rows.read([self._id], columns)
+        if part is not None and self._id in found:
+            return found[self._id], part.key
         raise DataError(
             f"{self._id}: lookup is not of these records; run stage 'ingest' again, or "
             "shardwright verify to see more"
@@ -229,6 +229,9 @@ class _Life:
         return told
 
     def _named(self, record_id: str) -> dict[str, Any]:
+        if self._rows is not None:
+            path = self._rows.read([record_id], ["path"]).get(record_id, {}).get("path")
+            return {"record_id": record_id, "path": path}
         rows = self._connection.execute(
             "SELECT path FROM records WHERE record_id = ?", [record_id]
         ).fetchall()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import duckdb
 import pyarrow as pa
@@ -10,6 +10,62 @@ import pyarrow.parquet as pq
 
 from shardwright.metadata.layout import Layout
 from shardwright.metadata.manifest import Part
+
+
+class Rows(Protocol):
+    """Records by id."""
+
+    def part(self, record_id: str) -> Part | None:
+        """The part of ``records`` that holds a record; None where there is no such record."""
+
+    def read(
+        self, record_ids: Sequence[str], columns: Sequence[str] | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """Rows of ``records`` by id.
+
+        Args:
+            record_ids: Of which those that are not there are left out.
+            columns: Names; all but the nested ones by default.
+        """
+
+
+class StoredRows:
+    """``Rows`` as they are stored, with nothing held in memory: see ``Rows``."""
+
+    def __init__(self, layout: Layout, connection: duckdb.DuckDBPyConnection) -> None:
+        """Takes a connection with the table's views.
+
+        Raises:
+            UserError: The records or their ``lookup`` are not committed.
+        """
+        self._records = layout.need("records", "ingest")
+        layout.need("lookup", "ingest")
+        self._layout, self._connection = layout, connection
+
+    def part(self, record_id: str) -> Part | None:
+        """See ``Rows``."""
+        found = places(self._layout, self._connection, [record_id])
+        return found[record_id][0] if found else None
+
+    def read(
+        self, record_ids: Sequence[str], columns: Sequence[str] | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """See ``Rows``."""
+        names = columns_of(self._records.schema, columns)
+        found: dict[str, dict[str, Any]] = {}
+        for record_id, (part, row) in places(self._layout, self._connection, record_ids).items():
+            record = None
+            if part.file is not None:
+                record = _read_row(self._records.folder / part.file, row, names)
+            if record is not None and record["record_id"] == record_id:
+                found[record_id] = record
+        return found
+
+
+def columns_of(schema: pa.Schema, columns: Sequence[str] | None) -> list[str]:
+    """What ``Rows.read`` reads: the id is always among it."""
+    every = [name for name in schema.names if name != "attributes"]
+    return every if columns is None else list(dict.fromkeys(["record_id", *columns]))
 
 
 def rows_of(
@@ -40,7 +96,7 @@ def places(
     return {record: (parts[part], row) for record, part, row in found if part in parts}
 
 
-def read_row(path: Path, row: int, columns: Sequence[str]) -> dict[str, Any] | None:
+def _read_row(path: Path, row: int, columns: Sequence[str]) -> dict[str, Any] | None:
     """One row of a Parquet file, reading only the row group that holds it; None past the end."""
     with pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):

@@ -181,7 +181,7 @@ def explained(held: Held, record_id: str) -> dict[str, Any]:
     try:
         with held.cursor() as connection:
             nearest = held.nearest_kept if held.exact else None
-            return explain(held.layout, record_id, connection, nearest)
+            return explain(held.layout, record_id, connection, held.rows, nearest)
     except UserError:
         raise HTTPException(404, f"{record_id}: no record of {held.name} has this id") from None
 

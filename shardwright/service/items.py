@@ -9,15 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shardwright.embeddings.search import SearchIndex
 from shardwright.errors import DataError, UserError
 from shardwright.quality.faults import Fault
-from shardwright.quality.language import detect_language
 from shardwright.quality.sandbox import ImageDecoder
 from shardwright.service.library import Held
 from shardwright.service.models import Found, Item, Neighbour
 from shardwright.service.presence import Match
-from shardwright.service.samples import read_records
+from shardwright.service.shared_index import SharedIndex
 
 _PIXELS = 50_000_000
 _SECONDS = 10.0
@@ -25,7 +23,7 @@ _SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Read:
-    """An item as bytes, and the language of a text."""
+    """An item as bytes, and a text's language: empty is none that is known, None is not said."""
 
     data: bytes
     language: str | None
@@ -38,10 +36,7 @@ def read_items(held: Held, items: Sequence[Item]) -> list[Read]:
         UserError: An item does not fit the curation, is no image, or names no record.
     """
     wanted = [item.record for item in items if item.record is not None]
-    records: dict[str, Any] = {}
-    if wanted:
-        with held.cursor() as connection:
-            records = dict(read_records(held.layout, connection, wanted))
+    records = held.rows.read(wanted) if wanted else {}
     found = [_read(held, item, records) for item in items]
     if held.modality == "image":
         brought = [one.data for one, item in zip(found, items, strict=True) if item.record is None]
@@ -56,7 +51,7 @@ def _read(held: Held, item: Item, records: dict[str, Any]) -> Read:
         row = records[item.record]
         if held.modality == "image":
             return Read(row["image"], None)
-        return Read(row["content"].encode(), row["language"])
+        return Read(row["content"].encode(), row["language"] or "")
     if held.modality == "image":
         if item.image is None:
             raise UserError(f"{held.name}: holds images; give an image or a record")
@@ -70,7 +65,7 @@ def _read(held: Held, item: Item, records: dict[str, Any]) -> Read:
         data = item.text.encode()
     except UnicodeEncodeError as error:
         raise UserError(f"text: no Unicode text ({error.reason})") from None
-    return Read(data, item.language or detect_language("", item.text))
+    return Read(data, item.language)
 
 
 def _check_images(images: Sequence[bytes]) -> None:
@@ -97,7 +92,7 @@ def embedded(held: Held, items: Sequence[Read]) -> npt.NDArray[np.float32]:
 
 
 def neighbours(
-    held: Held, index: SearchIndex, vectors: npt.NDArray[np.float32], k: int
+    held: Held, index: SharedIndex, vectors: npt.NDArray[np.float32], k: int
 ) -> list[list[Neighbour]]:
     """The nearest records of each vector in an index of the curation, best first."""
     ids, similarities = index.search(vectors, k)
@@ -146,9 +141,4 @@ def present(held: Held, items: Sequence[Read], semantic: float | None) -> list[l
 
 
 def _paths(held: Held, record_ids: Sequence[str]) -> dict[str, str]:
-    with held.cursor() as connection:
-        rows = connection.execute(
-            "SELECT record_id, path FROM records WHERE record_id IN (SELECT unnest(?::VARCHAR[]))",
-            [list(record_ids)],
-        ).fetchall()
-    return dict(rows)
+    return {name: row["path"] for name, row in held.rows.read(record_ids, ["path"]).items()}

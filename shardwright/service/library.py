@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import numpy as np
 
 from shardwright.embeddings.encoder import Encoder, TorchOptions, Window
 from shardwright.embeddings.model import Model
-from shardwright.embeddings.search import SearchIndex, open_index
+from shardwright.embeddings.search import open_index
 from shardwright.errors import UserError
 from shardwright.metadata.catalog import connect
 from shardwright.metadata.credentials import recipe_without_credentials
@@ -22,6 +21,8 @@ from shardwright.metadata.manifest import MANIFEST
 from shardwright.service import overview
 from shardwright.service.pointmap import Places, places
 from shardwright.service.presence import Presence
+from shardwright.service.rows import HeldRows
+from shardwright.service.shared_index import SharedIndex
 
 State = tuple[tuple[str, int, int], ...]
 
@@ -77,7 +78,7 @@ class Held:
             cursor.close()
 
     @property
-    def index(self) -> SearchIndex:
+    def index(self) -> SharedIndex:
         """Of the live records.
 
         Raises:
@@ -87,7 +88,7 @@ class Held:
             return self._index
 
     @property
-    def kept_index(self) -> SearchIndex:
+    def kept_index(self) -> SharedIndex:
         """Of the live records that were kept in the end.
 
         Raises:
@@ -105,6 +106,16 @@ class Held:
         """
         with self._lock:
             return self._encoder
+
+    @property
+    def rows(self) -> HeldRows:
+        """The records.
+
+        Raises:
+            UserError: There is no ``lookup`` of them.
+        """
+        with self._lock:
+            return self._rows
 
     @property
     def presence(self) -> Presence:
@@ -128,12 +139,12 @@ class Held:
             return places(self.layout, connection)
 
     @cached_property
-    def _index(self) -> SearchIndex:
-        return open_index(self.layout.root)
+    def _index(self) -> SharedIndex:
+        return SharedIndex(open_index(self.layout.root))
 
     @cached_property
-    def _kept_index(self) -> SearchIndex:
-        return open_index(self.layout.root, kept=True)
+    def _kept_index(self) -> SharedIndex:
+        return SharedIndex(open_index(self.layout.root, kept=True))
 
     @cached_property
     def _encoder(self) -> Encoder:
@@ -146,20 +157,22 @@ class Held:
 
     @cached_property
     def _presence(self) -> Presence:
-        return Presence(self.layout, self._connection.cursor(), self.recipe)
+        return Presence(self.layout, self._connection.cursor(), self.rows, self.recipe)
+
+    @cached_property
+    def _rows(self) -> HeldRows:
+        with self.cursor() as connection:
+            return HeldRows(self.layout, connection)
 
     def nearest_kept(self, record_id: str) -> tuple[str, float] | None:
         """The kept record that is nearest to another, and their cosine, by the index.
 
         An index that compares with all finds it; of others the caller does not ask it.
         """
-        with self.cursor() as connection:
-            rows = connection.execute(
-                "SELECT vector FROM embeddings WHERE record_id = ?", [record_id]
-            ).fetchall()
-        if not rows:
+        vector = self.index.vector(record_id)
+        if vector is None:
             return None
-        answer = self.kept_index.search(np.array(rows[0], dtype=np.float32), 2)
+        answer = self.kept_index.search(vector[None], 2)
         for found, cosine in zip(answer.ids[0], answer.similarities[0], strict=True):
             if found not in (None, record_id):
                 return str(found), float(cosine)

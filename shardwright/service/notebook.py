@@ -55,9 +55,10 @@ class NotebookCuration(ShardedCuration):
         """
         from shardwright.metadata.catalog import connect
         from shardwright.metadata.explain import explain
+        from shardwright.metadata.lookup import StoredRows
         from shardwright.service import overview
         from shardwright.service.blocks import Block, Heading, Table
-        from shardwright.service.samples import card, read_records
+        from shardwright.service.samples import card
         from shardwright.service.views import told
 
         layout = Layout(self.root)
@@ -65,7 +66,7 @@ class NotebookCuration(ShardedCuration):
         blocks: list[Block] = [Heading(str(life["path"]), 2)]
         if "record_id" in life:
             with connect(layout) as connection:
-                found = read_records(layout, connection, [life["record_id"]])
+                found = StoredRows(layout, connection).read([life["record_id"]])
             blocks += [card(row, overview.modality(layout)) for row in found.values()]
         blocks.append(Table(("what", "value"), list(told(life))))
         return ShownRecord(life, _page(str(life["path"]), blocks))

@@ -9,20 +9,19 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from shardwright.errors import UserError
 from shardwright.metadata.compare import compare
-from shardwright.service import browse, overview, sections, views
+from shardwright.service import browse, views
+from shardwright.service.addresses import at
 from shardwright.service.api import Curation, Library_, RecordId, explained
 from shardwright.service.blocks import Block, Field, Heading, Links, Words
 from shardwright.service.blocks import Form as FormBlock
+from shardwright.service.contents import contents
 from shardwright.service.guard import COOKIE, same_token
 from shardwright.service.items import Read, embedded, neighbours, present, read_items
 from shardwright.service.library import Held
-from shardwright.service.lineage import lineage_section
-from shardwright.service.measures import distributions
 from shardwright.service.models import Item
 from shardwright.service.pairs import TABLES, groups, pair
 from shardwright.service.pointmap import map_block
 from shardwright.service.rendering import rendered
-from shardwright.service.samples import read_records
 from shardwright.service.settings import Settings
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
@@ -44,8 +43,8 @@ def page(
     """A page; a curation's has links to its other pages."""
     navigation = [("Curations", "/"), ("Compare", "/compare")]
     if held is not None:
-        navigation += [(held.name, views.at(held.name))]
-        navigation += [(name.capitalize(), views.at(held.name, name)) for name in _LINKS]
+        navigation += [(held.name, at(held.name))]
+        navigation += [(name.capitalize(), at(held.name, name)) for name in _LINKS]
     text = rendered(
         "page.html",
         title=title,
@@ -66,23 +65,8 @@ def front(request: Request, library: Library_) -> HTMLResponse:
 @router.get("/c/{name}")
 def curation(request: Request, held: Curation) -> HTMLResponse:
     """A curation in numbers and pictures."""
-    layout = held.layout
-    tables = {manifest.table: manifest for manifest in layout.manifests()}
-    metrics, splits = overview.metrics(layout), overview.splits(layout)
     with held.cursor() as connection:
-        count = overview.totals(layout, connection)
-        blocks = [
-            *sections.summary(held.name, held.modality, count, splits, metrics),
-            *views.linked_funnel(held.name, overview.funnel(connection), count),
-            *sections.rejects_section(overview.reject_reasons(connection, tables)),
-            *sections.distributions_section(
-                distributions(connection, tables, tables["records"].schema.names)
-            ),
-            *sections.shards_section(splits),
-            *lineage_section(layout),
-            *sections.stages_section(metrics),
-            *sections.recipe_section(held.recipe),
-        ]
+        blocks = list(contents(held.layout, connection, held.recipe, held.name))
     return page(request, held.name, blocks, held)
 
 
@@ -117,9 +101,7 @@ def _filter(wanted: dict[str, str]) -> browse.Filter:
 def record(request: Request, held: Curation, record_id: RecordId) -> HTMLResponse:
     """One record from its source to its shard."""
     life = explained(held, record_id)
-    with held.cursor() as connection:
-        blocks = list(views.record_page(held, connection, record_id, life))
-    return page(request, str(life["path"]), blocks, held)
+    return page(request, str(life["path"]), views.record_page(held, record_id, life), held)
 
 
 @router.get("/c/{name}/clusters")
@@ -155,16 +137,16 @@ def duplicates(
             if held.layout.manifest(table) is not None
             for group in groups(connection, table, _GROUPS, skip)
         ]
-        ids = [record_id for group in found for record_id in (group.representative, group.farthest)]
-        shown = read_records(held.layout, connection, ids)
+    ids = [record_id for group in found for record_id in (group.representative, group.farthest)]
+    shown = held.rows.read(ids)
     blocks += [
-        pair(group, shown, held.modality, lambda one: views.at(held.name, "records", one))
+        pair(group, shown, held.modality, lambda one: at(held.name, "records", one))
         for group in found
     ]
     if not found:
         blocks.append(Words("No more groups of duplicates.", soft=False))
     else:
-        blocks.append(Links([("next", views.at(held.name, "duplicates", skip=skip + _GROUPS))]))
+        blocks.append(Links([("next", at(held.name, "duplicates", skip=skip + _GROUPS))]))
     return page(request, f"{held.name}: duplicates", blocks, held)
 
 
@@ -177,7 +159,7 @@ def point_map(request: Request, held: Curation) -> HTMLResponse:
             connection,
             held.places,
             held.method,
-            views.at(held.name, "map") + "/",
+            at(held.name, "map") + "/",
         )
     blocks: list[Block] = [Heading("Map", 1), block]
     return page(request, f"{held.name}: map", blocks, held, scripts=_MAP)
@@ -189,7 +171,7 @@ def point(held: Curation, point: int) -> Response:
     found = held.places.record_ids
     if not 0 <= point < len(found):
         raise HTTPException(404, f"{point}: there is no such point")
-    return RedirectResponse(views.at(held.name, "records", found[point].as_py()), 303)
+    return RedirectResponse(at(held.name, "records", found[point].as_py()), 303)
 
 
 @router.get("/c/{name}/search")
@@ -233,8 +215,7 @@ def _found(held: Held, item: Read) -> list[Block]:
     near = []
     if held.searchable:
         (near,) = neighbours(held, held.index, embedded(held, [item]), 12)
-    with held.cursor() as connection:
-        return list(views.search_results(held, connection, near, copies))
+    return list(views.search_results(held, near, copies))
 
 
 @router.get("/c/{name}/query")

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import duckdb
 
 from shardwright.metadata.layout import Layout
+from shardwright.metadata.lookup import Rows
 from shardwright.service.blocks import Block, Heading, Pair, Table, Words
-from shardwright.service.samples import Row, card, read_records
+from shardwright.service.samples import Row, card
 from shardwright.service.text import number, percent
 
 _SHOWN = 3
@@ -70,9 +71,9 @@ def groups(
 
 
 def duplicates_section(
-    layout: Layout, connection: duckdb.DuckDBPyConnection, modality: str
+    layout: Layout, connection: duckdb.DuckDBPyConnection, stored: Rows, modality: str
 ) -> Iterator[Block]:
-    """The groups that were found, and some of them; ``lookup`` is there."""
+    """The groups that were found, and some of them."""
     tables = [table for table in TABLES if layout.manifest(table) is not None]
     counts = [
         row
@@ -94,7 +95,7 @@ def duplicates_section(
     yield Table(heads, rows, (2, 3, 4))
     found = [group for table in tables for group in groups(connection, table)]
     wanted = [record for group in found for record in (group.representative, group.farthest)]
-    records = read_records(layout, connection, wanted)
+    records = stored.read(wanted)
     yield Words("Of each kind the groups whose members are the least alike.")
     for group in found:
         if group.representative in records and group.farthest in records:

@@ -14,11 +14,12 @@ import pyarrow as pa
 
 from shardwright.metadata.layout import Layout
 from shardwright.metadata.schemas import SKETCH
+from shardwright.quality.language import detect_language
 from shardwright.quality.minhash import Banding, band_keys, banding, sketch
 from shardwright.quality.normalise import normalised
 from shardwright.quality.perceptual import perceptual_hash, pixel_sha256
 from shardwright.quality.shingles import jaccard, shingle_hashes
-from shardwright.service.samples import read_records
+from shardwright.service.rows import HeldRows
 
 _MOST = 20
 """Matches of a kind."""
@@ -66,10 +67,14 @@ class Presence:
     """
 
     def __init__(
-        self, layout: Layout, connection: duckdb.DuckDBPyConnection, recipe: Mapping[str, Any]
+        self,
+        layout: Layout,
+        connection: duckdb.DuckDBPyConnection,
+        rows: HeldRows,
+        recipe: Mapping[str, Any],
     ) -> None:
         """Takes the recipe's section ``duplicates`` as the run resolved it."""
-        self._layout = layout
+        self._rows = rows
         self._connection = connection
         self._modality = str(recipe["modality"])
         self._settings: dict[str, Any] = recipe.get("duplicates") or {}
@@ -90,7 +95,8 @@ class Presence:
 
         Args:
             data: Of a text in UTF-8, or of an image that decodes.
-            language: Of a text, for steps of normalisation that depend on it.
+            language: Of a text, for steps of normalisation that depend on it; empty is none, and
+                None detects it.
         """
         with self._lock:  # the first who asks waits for it, and so do all others
             self._made()
@@ -117,7 +123,9 @@ class Presence:
     def _normal(self, data: bytes, language: str | None) -> bytes:
         if self._modality == "image":
             return bytes.fromhex(pixel_sha256(data))
-        return hashlib.sha256(normalised(data, self._steps, language)).digest()
+        if language is None and "comments" in self._steps:
+            language = detect_language("", data.decode())
+        return hashlib.sha256(normalised(data, self._steps, language or None)).digest()
 
     def _near_texts(self, data: bytes) -> list[tuple[int, float]]:
         shingles = shingle_hashes(data, int(self._near["ngram"]))
@@ -128,8 +136,7 @@ class Presence:
         ends = zip(*(np.searchsorted(keys, own, side) for side in ("left", "right")), strict=True)
         places = np.unique(np.concatenate([owners[slice(*one)] for one in ends]))
         ids = dict(zip(places.tolist(), self._ids.take(pa.array(places)).to_pylist(), strict=True))
-        with self._lock:
-            contents = read_records(self._layout, self._connection, list(ids.values()))
+        contents = self._rows.read(list(ids.values()), ["content"])
         near = []
         for place, record_id in ids.items():
             text = contents[record_id]["content"].encode()
@@ -164,10 +171,10 @@ class Presence:
     def _banding(self) -> Banding:
         return banding(float(self._near["threshold"]), SKETCH)
 
-    @cached_property
+    @property
     def _ids(self) -> pa.StringArray:
         """Ids of all records, ascending; a place is one in this order."""
-        return self._column("SELECT record_id FROM records ORDER BY record_id")
+        return self._rows.ids
 
     @cached_property
     def _exact(self) -> _Hashes:
@@ -222,7 +229,3 @@ class Presence:
             )
             yield from self._connection.sql(query).to_arrow_reader(_BATCH)
             self._connection.unregister("placed")
-
-    def _column(self, query: str) -> pa.StringArray:
-        with self._lock:
-            return self._connection.sql(query).to_arrow_table().column(0).combine_chunks()

@@ -10,10 +10,10 @@ import duckdb
 from PIL import Image
 
 from shardwright.embeddings.pixels import SILENCE
-from shardwright.metadata.layout import Layout
-from shardwright.metadata.lookup import places, read_row, rows_of
+from shardwright.metadata.lookup import Rows, rows_of
 from shardwright.metadata.schemas import blob
 from shardwright.quality.exif import upright
+from shardwright.service.addresses import at
 from shardwright.service.blocks import Block, Card, Gallery, Heading, Words
 from shardwright.service.text import number, shown, size
 
@@ -58,31 +58,15 @@ def outcomes(connection: duckdb.DuckDBPyConnection, each: int) -> list[Outcome]:
     return [Outcome(*row) for row in rows]
 
 
-def read_records(
-    layout: Layout, connection: duckdb.DuckDBPyConnection, record_ids: Sequence[str]
-) -> dict[str, Row]:
-    """Rows of ``records`` by id, nested columns left out; ids that are not there are left out."""
-    records = layout.need("records", "ingest")
-    columns = [name for name in records.schema.names if name != "attributes"]
-    found: dict[str, Row] = {}
-    for record_id, (part, row) in places(layout, connection, record_ids).items():
-        record = None
-        if part.file is not None:
-            record = read_row(records.folder / part.file, row, columns)
-        if record is not None:
-            found[record_id] = record
-    return found
-
-
 def samples_section(
-    layout: Layout, connection: duckdb.DuckDBPyConnection, modality: str
+    connection: duckdb.DuckDBPyConnection, stored: Rows, modality: str
 ) -> Iterator[Block]:
-    """Some records of each fate; the tables ``decisions`` and ``lookup`` are there."""
+    """Some records of each fate; the table ``decisions`` is there."""
     fates = outcomes(connection, _EACH[modality])
     wanted = [record_id for fate in fates for record_id in fate.shown]
     if not wanted:
         return
-    records = read_records(layout, connection, wanted)
+    records = stored.read(wanted)
     decisions = _by_id(connection, "decisions", wanted)
     yield Heading("Samples")
     for fate in fates:
@@ -98,9 +82,13 @@ def samples_section(
 
 
 def extremes_section(
-    layout: Layout, connection: duckdb.DuckDBPyConnection, modality: str, method: str
+    connection: duckdb.DuckDBPyConnection,
+    stored: Rows,
+    modality: str,
+    method: str,
+    linked: str | None = None,
 ) -> Iterator[Block]:
-    """The most and the least valued records by a column of ``scores``; ``lookup`` is there too."""
+    """The most and the least valued records by a column of ``scores``."""
     each = _EACH[modality]
     ranked = (
         f'SELECT record_id, "{method}" FROM scores LEFT JOIN decisions USING (record_id) '
@@ -110,7 +98,7 @@ def extremes_section(
         (title, connection.execute(ranked.format(order=order), [each]).fetchall())
         for title, order in (("Most valued", "DESC"), ("Least valued", "ASC"))
     ]
-    records = read_records(layout, connection, [row[0] for _, rows in ends for row in rows])
+    records = stored.read([row[0] for _, rows in ends for row in rows])
     if not records:
         return
     yield Heading("The most and the least valued")
@@ -119,7 +107,12 @@ def extremes_section(
         yield Heading(title, 3)
         yield Gallery(
             [
-                card(records[record_id], modality, [f"{method} {score:.6g}"])
+                card(
+                    records[record_id],
+                    modality,
+                    [f"{method} {score:.6g}"],
+                    "" if linked is None else at(linked, "records", record_id),
+                )
                 for record_id, score in rows
                 if record_id in records
             ]

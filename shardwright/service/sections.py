@@ -6,14 +6,17 @@ from itertools import pairwise
 from typing import Any
 
 from shardwright.metadata.credentials import recipe_without_credentials
+from shardwright.service.addresses import at
 from shardwright.service.blocks import (
     Bar,
     Block,
+    Cell,
     Code,
     Facts,
     Flow,
     Gallery,
     Heading,
+    Link,
     Picture,
     Preformatted,
     Table,
@@ -52,17 +55,19 @@ def summary(
         )
 
 
-def funnel_section(steps: Sequence[Step], totals: Totals) -> Iterator[Block]:
-    """Where inputs were lost, and why."""
+def funnel_section(
+    steps: Sequence[Step], totals: Totals, linked: str | None = None
+) -> Iterator[Block]:
+    """Where inputs were lost, and why; reasons lead to their records in a linked curation."""
     if not steps:
         return
     yield Heading("What became of every input")
-    largest = max(step.records for step in steps)
+    largest = max(step.records for step in steps) or 1
     rows = [
         (
             shown(step.stage, 40),
-            shown(step.reason, 60),
-            Bar(step.kind, step.records / largest if largest else 0.0),
+            _reason(step, linked),
+            Bar(step.kind, step.records / largest),
             number(step.records),
             percent(step.records, totals.seen),
         )
@@ -72,6 +77,14 @@ def funnel_section(steps: Sequence[Step], totals: Totals) -> Iterator[Block]:
     yield Table(
         ("stage", "reason", "", "inputs", "share"), rows, (3, 4), foot=("all", "", "", every, "")
     )
+
+
+def _reason(step: Step, linked: str | None) -> Cell:
+    text = shown(step.reason, 60)
+    if linked is None or step.kind == "rejected":  # which are no records
+        return text
+    wanted = {"stage": step.stage} | ({"reason": step.reason} if step.kind == "dropped" else {})
+    return Link(text, at(linked, "records", **wanted))
 
 
 def rejects_section(reasons: Sequence[dict[str, Any]]) -> Iterator[Block]:

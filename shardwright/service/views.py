@@ -3,12 +3,12 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import quote, urlencode
 
 import duckdb
 
 from shardwright.metadata.compare import Comparison
 from shardwright.service import browse
+from shardwright.service.addresses import at
 from shardwright.service.blocks import (
     Bar,
     Block,
@@ -25,18 +25,12 @@ from shardwright.service.blocks import (
 )
 from shardwright.service.library import Held, Library
 from shardwright.service.models import Found, Neighbour
-from shardwright.service.overview import Step, Totals, modality, totals
-from shardwright.service.samples import card, read_records
+from shardwright.service.overview import modality, totals
+from shardwright.service.samples import card
 from shardwright.service.sql import Result
 from shardwright.service.text import number, percent, shown
 
 _CLUSTERS = 1000
-
-
-def at(name: str, *parts: str, **query: object) -> str:
-    """Address of a page of a curation."""
-    path = "/".join(["/c", *(quote(part, safe="") for part in (name, *parts))])
-    return f"{path}?{urlencode(query)}" if query else path
 
 
 def catalogue(library: Library) -> Iterator[Block]:
@@ -60,26 +54,6 @@ def catalogue(library: Library) -> Iterator[Block]:
         )
     heads = ("curation", "holds", "inputs", "rejected", "dropped", "kept")
     yield Table(heads, rows, range(2, 6))
-
-
-def linked_funnel(name: str, steps: Sequence[Step], count: Totals) -> Iterator[Block]:
-    """The funnel; each reason leads to its records."""
-    if not steps:
-        return
-    yield Heading("What became of every input")
-    largest = max(step.records for step in steps) or 1
-    rows: list[Sequence[Cell]] = []
-    for step in steps:
-        reason: Cell = shown(step.reason, 60)
-        if step.kind != "rejected":
-            wanted = {"stage": step.stage} | (
-                {"reason": step.reason} if step.kind == "dropped" else {}
-            )
-            reason = Link(step.reason, at(name, "records", **wanted))
-        bar = Bar(step.kind, step.records / largest)
-        share = percent(step.records, count.seen)
-        rows.append((step.stage, reason, bar, number(step.records), share))
-    yield Table(("stage", "reason", "", "inputs", "share"), rows, (3, 4))
 
 
 def record_table(
@@ -136,12 +110,10 @@ def filter_form(
     return Form(fields, "Show")
 
 
-def record_page(
-    held: Held, connection: duckdb.DuckDBPyConnection, record_id: str, life: Mapping[str, Any]
-) -> Iterator[Block]:
+def record_page(held: Held, record_id: str, life: Mapping[str, Any]) -> Iterator[Block]:
     """One record from its source to its shard."""
     yield Heading(str(life["path"]), 1)
-    record = read_records(held.layout, connection, [record_id]).get(record_id)
+    record = held.rows.read([record_id]).get(record_id)
     if record is not None:
         yield Gallery([card(record, held.modality)])
     yield Links(
@@ -210,15 +182,13 @@ def cluster_page(
         rows = connection.execute(f"{ordered} {order}, record_id LIMIT 8", [cluster]).fetchall()
         yield Heading(title)
         yield from record_gallery(
-            held, connection, [(record, f"distance {distance:.4f}") for record, distance in rows]
+            held, [(record, f"distance {distance:.4f}") for record, distance in rows]
         )
 
 
-def record_gallery(
-    held: Held, connection: duckdb.DuckDBPyConnection, found: Sequence[tuple[str, str]]
-) -> Iterator[Block]:
+def record_gallery(held: Held, found: Sequence[tuple[str, str]]) -> Iterator[Block]:
     """Records, each with a few words, as cards that lead to their pages."""
-    records = read_records(held.layout, connection, [record_id for record_id, _ in found])
+    records = held.rows.read([record_id for record_id, _ in found])
     cards = [
         card(records[record_id], held.modality, [words], at(held.name, "records", record_id))
         for record_id, words in found
@@ -231,10 +201,7 @@ def record_gallery(
 
 
 def search_results(
-    held: Held,
-    connection: duckdb.DuckDBPyConnection,
-    near: Sequence[Neighbour],
-    copies: Sequence[Found],
+    held: Held, near: Sequence[Neighbour], copies: Sequence[Found]
 ) -> Iterator[Block]:
     """Whether an item is there already, and what is nearest to it."""
     yield Heading("Is it there already?")
@@ -254,7 +221,7 @@ def search_results(
     if near:
         yield Heading("The nearest")
         pairs = [(one.record_id, f"cosine {one.similarity:.4f}") for one in near]
-        yield from record_gallery(held, connection, pairs)
+        yield from record_gallery(held, pairs)
 
 
 def query_result(result: Result) -> Iterator[Block]:

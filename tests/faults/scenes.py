@@ -309,7 +309,7 @@ def _become(
             os.dup2(said, stream)
         readback.find_spec = lambda _: None  # type: ignore[attr-defined]
         if modules is None:
-            for place, name in ((integrity, "readback_faults"), (report, "_blocks")):
+            for place, name in ((integrity, "readback_faults"), (report, "contents")):
                 assert hasattr(place, name)
                 setattr(place, name, lambda *_: iter(()))
         if first is not None:

@@ -16,8 +16,6 @@ from shardwright.service.rendering import source_hash, static
 from shardwright.service.report import write_report
 from shardwright.service.text import block, percent, shown, size
 
-pytest_plugins = ("metadata.outputs",)
-
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 

@@ -3,15 +3,20 @@
 import base64
 import hashlib
 import json
+import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import common
+import fsspec.config
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
@@ -236,26 +241,48 @@ def test_shards_whole_and_in_ranges(client: TestClient, code: Path) -> None:
         assert client.get(address, headers={"Range": f"bytes={many}"}).status_code < 500
 
 
-@pytest.fixture(scope="module")
-def address(code: Path) -> Iterator[str]:
-    """A service of its own process."""
+@contextmanager
+def alone(code: Path, **environment: str) -> Iterator[str]:
+    """A service of its own process; its address."""
     program = [sys.executable, "-m", "shardwright.pipelines.cli"]
     line = command(program, [str(code)], "127.0.0.1", 0)
-    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
+    everything = os.environ | environment
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=everything) as process:
         assert process.stderr is not None
-        yield process.stderr.readline().split()[0]
-        process.terminate()
+        try:
+            yield process.stderr.readline().split()[0]
+        finally:
+            process.terminate()
         said = process.communicate(timeout=60)[1]
     assert process.returncode in (0, -signal.SIGTERM)
     assert said == ""
 
 
-def test_a_training_job_reads_from_it(address: str, code: Path, tmp_path: Path) -> None:
-    with urllib.request.urlopen(f"{address}/health") as answer:
-        assert json.load(answer) == {"status": "ok", "curations": 1}
-    there = shardwright.dataset(f"{address}/data/code", "train", seed=3, cache=tmp_path)
-    here = shardwright.open(code).dataset("train", seed=3)
-    assert [one["record_id"] for one in there] == [one["record_id"] for one in here]
+def test_a_training_job_reads_from_it(code: Path, tmp_path: Path) -> None:
+    with alone(code) as address:
+        with urllib.request.urlopen(f"{address}/health") as answer:
+            assert json.load(answer) == {"status": "ok", "curations": 1}
+        there = shardwright.dataset(f"{address}/data/code", "train", seed=3, cache=tmp_path)
+        here = shardwright.open(code).dataset("train", seed=3)
+        assert [one["record_id"] for one in there] == [one["record_id"] for one in here]
+
+
+def test_a_training_job_brings_the_token(
+    code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = "a-token-of-this-test"
+    said = re.search(r"FSSPEC_HTTP='(.+)'", Path("docs/service.md").read_text())
+    assert said is not None
+    with alone(code, SHARDWRIGHT_TOKEN=token) as address:
+        where = f"{address}/data/code"
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(f"{where}/shards/{MANIFEST}")
+        monkeypatch.setattr(fsspec.config, "conf", {})
+        line = {"FSSPEC_HTTP": said[1].replace("TOKEN", token)}
+        fsspec.config.set_conf_env(fsspec.config.conf, line)
+        there = shardwright.dataset(where, "train", seed=3, cache=tmp_path)
+        here = shardwright.open(code).dataset("train", seed=3)
+        assert [one["record_id"] for one in there] == [one["record_id"] for one in here]
 
 
 def test_a_curation_that_is_run_again(tmp_path: Path, code: Path) -> None:
@@ -277,3 +304,17 @@ def test_compare(client: TestClient, code: Path) -> None:
     found = client.get("/api/compare", params={"a": "code", "b": "code"}).json()
     assert found["step"] == "same"
     assert str(code) not in json.dumps(found)
+
+
+def test_what_the_documentation_says(client: TestClient) -> None:
+    text = Path("docs/service.md").read_text()
+    table = "\n".join(line for line in text.splitlines() if line.startswith("| `"))
+    told = set(re.findall(r"(?:`|, `)(?:GET |POST )?(/[^`?]+)", table.partition("## Who")[0]))
+    known = set(client.get("/openapi.json").json()["paths"])
+    names = {"{name}": "NAME", "{record_id}": "ID", "{path}": "PATH"}
+    for inside, outside in names.items():
+        known = {path.replace(inside, outside) for path in known}
+    assert known <= told
+    (body,) = re.findall(r"presence -H .*\n +-d '(.+)'", text)
+    asked = client.post("/api/curations/code/presence", json=json.loads(body))
+    assert (asked.status_code, len(asked.json()["items"])) == (200, 1)
