@@ -11,7 +11,7 @@ import duckdb
 
 from shardwright.embeddings.encoder import Encoder, TorchOptions, Window
 from shardwright.embeddings.model import Model
-from shardwright.embeddings.search import open_index
+from shardwright.embeddings.search import FEW, open_index
 from shardwright.errors import UserError
 from shardwright.metadata.catalog import connect
 from shardwright.metadata.credentials import recipe_without_credentials
@@ -180,9 +180,15 @@ class Held:
 
     @property
     def exact(self) -> bool:
-        """Whether there is an index, and searches in it compare with all."""
-        decided = self.layout.manifest("decisions") is not None
-        return self.searchable and decided and self.kept_index.recall is None
+        """Whether there is an index, and searches among what was kept compare with all."""
+        return (
+            self.searchable and self._kept > 0 and (self.index.recall is None or self._kept <= FEW)
+        )
+
+    @cached_property
+    def _kept(self) -> int:
+        with self.cursor() as connection:
+            return overview.totals(self.layout, connection).kept or 0
 
     def close(self) -> None:
         """Ends its connection."""

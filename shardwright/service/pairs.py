@@ -109,11 +109,17 @@ def pair(
     href: Callable[[str], str] = lambda _: "",
 ) -> Pair:
     """The record that stays beside the one that is least like it; ``href`` leads to records."""
-    kept, other = records[group.representative], records[group.farthest]
     about = (
         f"{group.kind}, {number(group.records)} records, similarity "
         f"{percent(group.similarity, 1)} at least"
     )
+    return beside(about, records[group.representative], records[group.farthest], modality, href)
+
+
+def beside(
+    about: str, kept: Row, other: Row, modality: str, href: Callable[[str], str] = lambda _: ""
+) -> Pair:
+    """Two records side by side, texts as the changes from the first to the second."""
     left, right = (
         card(record, modality, href=href(record["record_id"])) for record in (kept, other)
     )

@@ -26,6 +26,7 @@ from shardwright.service.blocks import (
 from shardwright.service.library import Held, Library
 from shardwright.service.models import Found, Neighbour
 from shardwright.service.overview import modality, totals
+from shardwright.service.pairs import beside
 from shardwright.service.samples import card
 from shardwright.service.sql import Result
 from shardwright.service.text import number, percent, shown
@@ -111,11 +112,23 @@ def filter_form(
 
 
 def record_page(held: Held, record_id: str, life: Mapping[str, Any]) -> Iterator[Block]:
-    """One record from its source to its shard."""
+    """One record from its source to its shard, and beside the one whose copy it is."""
     yield Heading(str(life["path"]), 1)
-    record = held.rows.read([record_id]).get(record_id)
-    if record is not None:
-        yield Gallery([card(record, held.modality)])
+    copied = life.get("representative", {}).get("record_id")
+    records = held.rows.read([record_id] if copied is None else [record_id, copied])
+    if record_id in records:
+        yield Gallery([card(records[record_id], held.modality)])
+    if copied in records and record_id in records:
+        yield Heading("Beside the record that stays")
+        similar = life.get("semantic_duplicates", life.get("duplicates", {})).get("similarity")
+        about = life["reason"] + ("" if similar is None else f", {percent(similar, 1)}")
+        yield beside(
+            about,
+            records[copied],
+            records[record_id],
+            held.modality,
+            lambda one: at(held.name, "records", one),
+        )
     yield Links(
         [
             ("what is near it", at(held.name, "search", record=record_id)),

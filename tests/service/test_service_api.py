@@ -318,3 +318,17 @@ def test_what_the_documentation_says(client: TestClient) -> None:
     (body,) = re.findall(r"presence -H .*\n +-d '(.+)'", text)
     asked = client.post("/api/curations/code/presence", json=json.loads(body))
     assert (asked.status_code, len(asked.json()["items"])) == (200, 1)
+
+
+def test_a_copy_stands_beside_the_record_that_stays(client: TestClient, code: Path) -> None:
+    stays = f"(SELECT record_id FROM records WHERE path = '{NEAR}')"
+    ((copy,),) = rows(
+        code,
+        "SELECT min(record_id) FROM decisions WHERE reason = 'near_duplicate' "
+        f"AND representative_id = {stays}",
+    )
+    page = client.get(f"/c/code/records/{copy}").text
+    _, _, beside = page.partition("Beside the record that stays")
+    assert "def added_at_the_end" in beside.partition("Its story")[0]
+    ((kept,),) = rows(code, "SELECT min(record_id) FROM decisions WHERE keep")
+    assert "Beside the record" not in client.get(f"/c/code/records/{kept}").text
