@@ -329,6 +329,6 @@ def test_a_copy_stands_beside_the_record_that_stays(client: TestClient, code: Pa
     )
     page = client.get(f"/c/code/records/{copy}").text
     _, _, beside = page.partition("Beside the record that stays")
-    assert "def added_at_the_end" in beside.partition("Its story")[0]
+    assert f'href="/c/code/records/{record_of(code, NEAR)}"' in beside.partition("Its story")[0]
     ((kept,),) = rows(code, "SELECT min(record_id) FROM decisions WHERE keep")
     assert "Beside the record" not in client.get(f"/c/code/records/{kept}").text

@@ -27,6 +27,8 @@ from shardwright.pipelines.relational import commit_query
 from shardwright.pipelines.run import Run
 
 VERSION = "3"
+_AT_ONCE = 5_000_000
+"""Rows that are grouped at a time: some 500 MB with keys of 64 characters."""
 
 # A group's id is its content hash (exact) or the id of the record that stays (near).
 _DUPLICATES = """
@@ -187,19 +189,20 @@ def _number(
     signed: Manifest | None,
     earlier: list[_Earlier],
 ) -> int:
-    """Makes ``numbered(vertex, part, row, record_id, key)``, live records in order of preference.
+    """Makes ``numbered``, live records in order of preference.
 
+    Its columns are vertex, part, row, record_id, key, near_key, and hashed, eight bytes of the key.
     ``part`` counts the parts of earlier curations first, in step with their signatures.
 
     Returns:
         How many vertices belong to earlier curations; theirs are the lowest.
     """
     key = "s.normal_sha256" if run.recipe.duplicates.normalise else "r.content_sha256"
-    key += ", " + ("NULL::VARCHAR" if signed is None else "s.near_key")
+    key += ", " + ("NULL::VARCHAR" if signed is None else "s.near_key") + f", hash({key})"
     connection.execute(
         "CREATE TABLE numbered"
         "(vertex BIGINT, part INTEGER, row BIGINT, record_id VARCHAR, key VARCHAR, "
-        "near_key VARCHAR)"
+        "near_key VARCHAR, hashed UBIGINT)"
     )
     first_part = settled = 0
     for one in earlier:
@@ -232,26 +235,53 @@ def _number(
 
 
 def _exact(connection: duckdb.DuckDBPyConnection, wanted: bool) -> None:
-    """Makes ``exact_rows``, ``counts``, and ``vertices``: those that are no copy of another."""
+    """Makes ``exact_rows``, ``counts``, and ``vertices``: those that are no copy of another.
+
+    Most records are alone, which eight bytes of each tell. Keys are grouped a range at a time, so
+    that what is held does not grow with the records.
+    """
     connection.execute(
-        f"""
-        CREATE TABLE grouped AS
-          SELECT *, min(vertex) OVER (PARTITION BY key) AS least,
-            count(*) OVER (PARTITION BY key) AS size FROM numbered;
+        "CREATE TABLE shared (hashed UBIGINT); CREATE TABLE equal (key VARCHAR, least BIGINT)"
+    )
+    for range_ in _ranges(connection, "numbered") if wanted else ():
+        connection.execute(
+            f"INSERT INTO shared SELECT hashed FROM numbered WHERE {range_} "
+            "GROUP BY hashed HAVING count(*) > 1"
+        )
+    connection.execute(
+        "CREATE TABLE alike AS SELECT vertex, record_id, key, hashed "
+        "FROM numbered SEMI JOIN shared USING (hashed)"
+    )
+    for range_ in _ranges(connection, "alike"):
+        connection.execute(
+            f"INSERT INTO equal SELECT key, min(vertex) FROM alike WHERE {range_} "
+            "GROUP BY key HAVING count(*) > 1"
+        )
+    connection.execute(
+        """
+        CREATE TABLE copies AS
+          SELECT vertex, record_id, key, least FROM alike JOIN equal USING (key);
         CREATE TABLE exact_rows AS
-          SELECT g.record_id, 'exact' AS kind, g.key AS group_id,
-            n.record_id AS representative_id, 1.0::DOUBLE AS similarity
-          FROM grouped g JOIN numbered n ON n.vertex = g.least
-          WHERE g.size > 1 AND NOT is_settled(g.vertex) AND {wanted};
+          SELECT c.record_id, 'exact' AS kind, c.key AS group_id,
+            stays.record_id AS representative_id, 1.0::DOUBLE AS similarity
+          FROM copies AS c JOIN copies AS stays ON stays.vertex = c.least
+          WHERE NOT is_settled(c.vertex);
         CREATE TABLE vertices AS
-          SELECT vertex, part, row, record_id, near_key FROM grouped
-          WHERE vertex = least OR NOT {wanted};
+          SELECT vertex, part, row, record_id, near_key FROM numbered
+          ANTI JOIN (SELECT vertex FROM copies WHERE vertex <> least) AS others USING (vertex);
         CREATE TABLE counts AS
           SELECT 'exact' AS kind, 'equal' AS semantics, true AS chosen, count(*) AS removed
-          FROM exact_rows WHERE record_id <> representative_id AND {wanted}"""
+          FROM exact_rows WHERE record_id <> representative_id"""
     )
     if not wanted:
         connection.execute("DELETE FROM counts")
+
+
+def _ranges(connection: duckdb.DuckDBPyConnection, table: str) -> list[str]:
+    """Conditions that cut a table's rows by ``hashed`` into as many as fit in memory."""
+    rows = connection.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0]
+    count = -(-rows // _AT_ONCE)
+    return [f"hashed % {count} = {place}" for place in range(count)]
 
 
 def _near(connection: duckdb.DuckDBPyConnection, semantics: str) -> None:
