@@ -7,7 +7,7 @@ from typing import Any
 import duckdb
 
 from shardwright.errors import DataError, UserError
-from shardwright.metadata.catalog import connect, file_literal
+from shardwright.metadata.catalog import connect
 from shardwright.metadata.filelist import read_file_list, shard_stem
 from shardwright.metadata.layout import Layout
 from shardwright.metadata.lookup import Rows, StoredRows, rows_of
@@ -164,18 +164,17 @@ class _Life:
         manifest = self._layout.manifest(table)
         if manifest is None:
             return None
-        place = table
+        names = [name for name in manifest.schema.names if name not in (*_LARGE, "vector")]
         same = next((part for part in manifest.parts() if part.key == self._key), None)
-        if same is not None:
+        if same is not None and self._rows is not None:
             if same.file is None:
                 return None
-            place = f"read_parquet({file_literal(manifest.folder / same.file)})"
-        narrow = ", ".join(f'"{n}"' for n in manifest.schema.names if n not in (*_LARGE, "vector"))
-        first = "representative_id = record_id, " if "kind" in manifest.schema.names else ""
-        order = first + narrow
+            return self._rows.find(manifest.folder / same.file, self._id, names)
+        narrow = ", ".join(f'"{name}"' for name in names)
+        first = "representative_id = record_id, " if "kind" in names else ""
         rows = rows_of(
             self._connection,
-            f"SELECT {narrow} FROM {place} WHERE record_id = ? ORDER BY {order} LIMIT 1",
+            f"SELECT {narrow} FROM {table} WHERE record_id = ? ORDER BY {first}{narrow} LIMIT 1",
             [self._id],
         )
         return rows[0] if rows else None

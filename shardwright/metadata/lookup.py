@@ -8,6 +8,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from shardwright.metadata.catalog import file_literal
 from shardwright.metadata.layout import Layout
 from shardwright.metadata.manifest import Part
 
@@ -27,6 +28,9 @@ class Rows(Protocol):
             record_ids: Of which those that are not there are left out.
             columns: Names; all but the nested ones by default.
         """
+
+    def find(self, path: Path, record_id: str, columns: Sequence[str]) -> dict[str, Any] | None:
+        """A record's row in a file of another table, which has one row of it or none."""
 
 
 class StoredRows:
@@ -60,6 +64,16 @@ class StoredRows:
             if record is not None and record["record_id"] == record_id:
                 found[record_id] = record
         return found
+
+    def find(self, path: Path, record_id: str, columns: Sequence[str]) -> dict[str, Any] | None:
+        """See ``Rows``."""
+        names = ", ".join(f'"{name}"' for name in columns)
+        found = rows_of(
+            self._connection,
+            f"SELECT {names} FROM read_parquet({file_literal(path)}) WHERE record_id = ?",
+            [record_id],
+        )
+        return found[0] if found else None
 
 
 def columns_of(schema: pa.Schema, columns: Sequence[str] | None) -> list[str]:

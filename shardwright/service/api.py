@@ -12,7 +12,7 @@ from shardwright.metadata.filelist import ListedFile, read_file_list
 from shardwright.metadata.layout import complete
 from shardwright.metadata.query import plain
 from shardwright.service import browse, models, overview
-from shardwright.service.items import embedded, neighbours, present, read_items
+from shardwright.service.items import neighbours, present, read_items
 from shardwright.service.library import Held, Library
 from shardwright.service.sql import QueryPool
 
@@ -125,11 +125,10 @@ def record(held: Curation, record_id: RecordId) -> dict[str, Any]:
 @router.post("/curations/{name}/neighbours")
 def search(held: Curation, asked: models.Search) -> models.Neighbours:
     """The records whose vectors are nearest to that of a text, an image or a record."""
-    vectors = embedded(held, read_items(held, [asked.item]))
-    index = held.kept_index if asked.kept else held.index
-    (found,) = neighbours(held, index, vectors, asked.k)
-    recall = None if index.recall is None else index.recall.mean
-    return models.Neighbours(neighbours=found, recall=recall)
+    (item,) = read_items(held, [asked.item])
+    found = neighbours(held, item, asked.k, kept=asked.kept)
+    recall = held.index(kept=asked.kept).recall
+    return models.Neighbours(neighbours=found, recall=None if recall is None else recall.mean)
 
 
 @router.post("/curations/{name}/presence")

@@ -3,33 +3,22 @@
 import base64
 import binascii
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from shardwright.errors import DataError, UserError
+from shardwright.errors import UserError
 from shardwright.quality.faults import Fault
 from shardwright.quality.sandbox import ImageDecoder
-from shardwright.service.library import Held
+from shardwright.service.library import Content, Held
 from shardwright.service.models import Found, Item, Neighbour
 from shardwright.service.presence import Match
-from shardwright.service.shared_index import SharedIndex
 
 _PIXELS = 50_000_000
 _SECONDS = 10.0
+_MOST = 20
+"""Records that are the same by their vectors."""
 
 
-@dataclass(frozen=True)
-class Read:
-    """An item as bytes, and a text's language: empty is none that is known, None is not said."""
-
-    data: bytes
-    language: str | None
-
-
-def read_items(held: Held, items: Sequence[Item]) -> list[Read]:
+def read_items(held: Held, items: Sequence[Item]) -> list[Content]:
     """The contents of items.
 
     Raises:
@@ -44,19 +33,19 @@ def read_items(held: Held, items: Sequence[Item]) -> list[Read]:
     return found
 
 
-def _read(held: Held, item: Item, records: dict[str, Any]) -> Read:
+def _read(held: Held, item: Item, records: dict[str, Any]) -> Content:
     if item.record is not None:
         if item.record not in records:
             raise UserError(f"{item.record}: no record of {held.name} has this id")
         row = records[item.record]
         if held.modality == "image":
-            return Read(row["image"], None)
-        return Read(row["content"].encode(), row["language"] or "")
+            return Content(row["image"], record=item.record)
+        return Content(row["content"].encode(), row["language"] or "", item.record)
     if held.modality == "image":
         if item.image is None:
             raise UserError(f"{held.name}: holds images; give an image or a record")
         try:
-            return Read(base64.b64decode(item.image, validate=True), None)
+            return Content(base64.b64decode(item.image, validate=True))
         except binascii.Error as error:
             raise UserError(f"image: no base64 ({error})") from None
     if item.text is None:
@@ -65,7 +54,7 @@ def _read(held: Held, item: Item, records: dict[str, Any]) -> Read:
         data = item.text.encode()
     except UnicodeEncodeError as error:
         raise UserError(f"text: no Unicode text ({error.reason})") from None
-    return Read(data, item.language)
+    return Content(data, item.language)
 
 
 def _check_images(images: Sequence[bytes]) -> None:
@@ -76,38 +65,18 @@ def _check_images(images: Sequence[bytes]) -> None:
                 raise UserError(f"image {place}: {fact.reason}: {fact.message}")
 
 
-def embedded(held: Held, items: Sequence[Read]) -> npt.NDArray[np.float32]:
-    """Unit vectors [n, d] of items, by the curation's model.
+def neighbours(held: Held, item: Content, k: int, *, kept: bool = False) -> list[Neighbour]:
+    """The records nearest to an item, best first.
 
     Raises:
-        UserError: The curation has no vectors, or an item cannot be embedded.
+        UserError: The curation has no vectors or no index, or the item cannot be embedded.
     """
-    encoder = held.encoder
-    try:
-        if held.modality == "image":
-            return encoder.encode([one.data for one in items])
-        return encoder.encode([one.data.decode() for one in items])
-    except DataError as error:
-        raise UserError(str(error)) from None
+    (near,) = held.nearest([item], k, kept=kept)
+    paths = _paths(held, [name for name, _ in near])
+    return [Neighbour(record_id=name, path=paths[name], similarity=one) for name, one in near]
 
 
-def neighbours(
-    held: Held, index: SharedIndex, vectors: npt.NDArray[np.float32], k: int
-) -> list[list[Neighbour]]:
-    """The nearest records of each vector in an index of the curation, best first."""
-    ids, similarities = index.search(vectors, k)
-    paths = _paths(held, sorted({name for name in ids.ravel() if name is not None}))
-    return [
-        [
-            Neighbour(record_id=name, path=paths[name], similarity=float(similarity))
-            for name, similarity in zip(*row, strict=True)
-            if name is not None
-        ]
-        for row in zip(ids, similarities, strict=True)
-    ]
-
-
-def present(held: Held, items: Sequence[Read], semantic: float | None) -> list[list[Found]]:
+def present(held: Held, items: Sequence[Content], semantic: float | None) -> list[list[Found]]:
     """The records that each item is a copy of.
 
     Raises:
@@ -115,13 +84,12 @@ def present(held: Held, items: Sequence[Read], semantic: float | None) -> list[l
     """
     matches = [held.presence.find(one.data, one.language) for one in items]
     if semantic is not None:
-        ids, similarities = held.index.search(embedded(held, items), 20)
-        for found, names, values in zip(matches, ids, similarities, strict=True):
+        for found, near in zip(matches, held.nearest(items, _MOST), strict=True):
             known = {match.record_id for match in found}
             found += [
-                Match("semantic", name, min(float(value), 1.0))
-                for name, value in zip(names, values, strict=True)
-                if name is not None and value >= semantic and name not in known
+                Match("semantic", name, min(cosine, 1.0))
+                for name, cosine in near
+                if cosine >= semantic and name not in known
             ]
     paths = _paths(held, sorted({match.record_id for found in matches for match in found}))
     return [

@@ -1,18 +1,22 @@
 """The curations that a service has open, each as it stands on the disk now."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 
 from shardwright.embeddings.encoder import Encoder, TorchOptions, Window
 from shardwright.embeddings.model import Model
-from shardwright.embeddings.search import FEW, open_index
-from shardwright.errors import UserError
+from shardwright.embeddings.recall import Float32
+from shardwright.embeddings.search import FEW, SearchIndex, open_index
+from shardwright.errors import DataError, UserError
 from shardwright.metadata.catalog import connect
 from shardwright.metadata.credentials import recipe_without_credentials
 from shardwright.metadata.filelist import read_file_list
@@ -22,9 +26,28 @@ from shardwright.service import overview
 from shardwright.service.pointmap import Places, places
 from shardwright.service.presence import Presence
 from shardwright.service.rows import HeldRows
-from shardwright.service.shared_index import SharedIndex
+from shardwright.service.together import Together
 
 State = tuple[tuple[str, int, int], ...]
+Near = list[tuple[str, float]]
+
+
+@dataclass(frozen=True)
+class Content:
+    """Something to look for.
+
+    Attributes:
+        data: A text in UTF-8, or an encoded image that decodes.
+        language: Of a text: empty is none that is known, None is not said.
+        record: Id of the record that it is.
+    """
+
+    data: bytes
+    language: str | None = None
+    record: str | None = None
+
+
+Query = tuple[Sequence[Content], int]
 
 
 class Held:
@@ -77,25 +100,65 @@ class Held:
         finally:
             cursor.close()
 
-    @property
-    def index(self) -> SharedIndex:
-        """Of the live records.
+    def index(self, *, kept: bool = False) -> SearchIndex:
+        """Of the live records, or of those that were kept in the end.
 
         Raises:
-            UserError: There is none.
+            UserError: There is none, or there are no decisions.
         """
         with self._lock:
-            return self._index
+            return self._kept_index if kept else self._index
 
-    @property
-    def kept_index(self) -> SharedIndex:
-        """Of the live records that were kept in the end.
+    def nearest(self, items: Sequence[Content], k: int, *, kept: bool = False) -> list[Near]:
+        """Records near each item, best first; searches at the same time are one pass.
+
+        The last digits of a cosine depend on how many queries a pass has.
 
         Raises:
-            UserError: There is no index, or there are no decisions.
+            UserError: There is no index, or an item cannot be embedded.
         """
-        with self._lock:
-            return self._kept_index
+        return (self._ask_kept if kept else self._ask_all).answer((items, k))
+
+    @cached_property
+    def _ask_all(self) -> Together[Query, list[Near]]:
+        return Together(partial(self._nearest, kept=False))
+
+    @cached_property
+    def _ask_kept(self) -> Together[Query, list[Near]]:
+        return Together(partial(self._nearest, kept=True))
+
+    def _nearest(self, queries: Sequence[Query], kept: bool) -> list[list[Near]]:
+        index = self.index(kept=kept)
+        vectors = self._vectors([item for items, _ in queries for item in items])
+        wanted = np.array([k for items, k in queries for _ in items])
+        near: list[Near] = [[] for _ in wanted]
+        for k in np.unique(wanted):
+            places = np.flatnonzero(wanted == k)
+            found = index.search(vectors[places], int(k))
+            for place, names, cosines in zip(places, found.ids, found.similarities, strict=True):
+                pairs = zip(names, cosines, strict=True)
+                near[place] = [(str(name), float(one)) for name, one in pairs if name is not None]
+        rest = iter(near)
+        return [list(islice(rest, len(items))) for items, _ in queries]
+
+    def _vectors(self, items: Sequence[Content]) -> Float32:
+        """Unit vectors [n, d]: those of records as they were found, others by the model."""
+        index = self.index()
+        known = [None if one.record is None else index.vector(one.record) for one in items]
+        unknown = [item for item, vector in zip(items, known, strict=True) if vector is None]
+        new = self._embedded(unknown)
+        rows = [next(new) if vector is None else vector for vector in known]
+        return np.array(rows, np.float32)
+
+    def _embedded(self, items: Sequence[Content]) -> Iterator[Float32]:
+        if not items:
+            return iter(())
+        try:
+            if self.modality == "image":
+                return iter(self.encoder.encode([one.data for one in items]))
+            return iter(self.encoder.encode([one.data.decode() for one in items]))
+        except DataError as error:
+            raise UserError(str(error)) from None
 
     @property
     def encoder(self) -> Encoder:
@@ -139,12 +202,12 @@ class Held:
             return places(self.layout, connection)
 
     @cached_property
-    def _index(self) -> SharedIndex:
-        return SharedIndex(open_index(self.layout.root))
+    def _index(self) -> SearchIndex:
+        return open_index(self.layout.root)
 
     @cached_property
-    def _kept_index(self) -> SharedIndex:
-        return SharedIndex(open_index(self.layout.root, kept=True))
+    def _kept_index(self) -> SearchIndex:
+        return open_index(self.layout.root, kept=True)
 
     @cached_property
     def _encoder(self) -> Encoder:
@@ -169,10 +232,10 @@ class Held:
 
         An index that compares with all finds it; of others the caller does not ask it.
         """
-        vector = self.index.vector(record_id)
+        vector = self.index().vector(record_id)
         if vector is None:
             return None
-        answer = self.kept_index.search(vector[None], 2)
+        answer = self.index(kept=True).search(vector[None], 2)
         for found, cosine in zip(answer.ids[0], answer.similarities[0], strict=True):
             if found not in (None, record_id):
                 return str(found), float(cosine)
@@ -181,9 +244,9 @@ class Held:
     @property
     def exact(self) -> bool:
         """Whether there is an index, and searches among what was kept compare with all."""
-        return (
-            self.searchable and self._kept > 0 and (self.index.recall is None or self._kept <= FEW)
-        )
+        if not self.searchable or not self._kept:
+            return False
+        return self._kept <= FEW or self.index().recall is None
 
     @cached_property
     def _kept(self) -> int:

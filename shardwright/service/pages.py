@@ -16,8 +16,8 @@ from shardwright.service.blocks import Block, Field, Heading, Links, Words
 from shardwright.service.blocks import Form as FormBlock
 from shardwright.service.contents import contents
 from shardwright.service.guard import COOKIE, same_token
-from shardwright.service.items import Read, embedded, neighbours, present, read_items
-from shardwright.service.library import Held
+from shardwright.service.items import neighbours, present, read_items
+from shardwright.service.library import Content, Held
 from shardwright.service.models import Item
 from shardwright.service.pairs import TABLES, groups, pair
 from shardwright.service.pointmap import map_block
@@ -210,11 +210,9 @@ def _search_form(held: Held, text: str) -> FormBlock:
     return FormBlock([field], "Search", post=True)
 
 
-def _found(held: Held, item: Read) -> list[Block]:
+def _found(held: Held, item: Content) -> list[Block]:
     (copies,) = present(held, [item], None)
-    near = []
-    if held.searchable:
-        (near,) = neighbours(held, held.index, embedded(held, [item]), 12)
+    near = neighbours(held, item, 12) if held.searchable else []
     return list(views.search_results(held, near, copies))
 
 

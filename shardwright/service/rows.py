@@ -10,6 +10,7 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shardwright.metadata.layout import Layout
@@ -64,6 +65,10 @@ class HeldRows:
                 found[values["record_id"]] = values
         return {record_id: found[record_id] for record_id in record_ids if record_id in found}
 
+    def find(self, path: Path, record_id: str, columns: Sequence[str]) -> dict[str, Any] | None:
+        """See ``metadata.lookup.Rows``."""
+        return self._columns.find(path, record_id, columns)
+
     def _places(self, record_ids: Sequence[str]) -> npt.NDArray[np.int64]:
         """Position of each id among ``ids``, -1 where it is not there."""
         width = self._keys.dtype.itemsize
@@ -88,11 +93,7 @@ class _Columns:
         self, path: Path, rows: npt.NDArray[np.int32], names: Sequence[str]
     ) -> list[dict[str, Any]]:
         """Some rows of a file."""
-        ends = self._ends.get(path)
-        if ends is None:
-            footer = pq.read_metadata(path)
-            counts = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
-            ends = self._ends[path] = np.cumsum(counts)
+        ends = self._groups(path)
         found: list[dict[str, Any]] = []
         groups = np.searchsorted(ends, rows, side="right")
         for group in np.unique(groups[groups < len(ends)]):
@@ -101,6 +102,27 @@ class _Columns:
             columns = self._read(path, int(group), names)
             found += pa.table([column.take(chosen) for column in columns], list(names)).to_pylist()
         return found
+
+    def find(self, path: Path, record_id: str, names: Sequence[str]) -> dict[str, Any] | None:
+        """The row of a file with an id."""
+        for group in range(len(self._groups(path))):
+            (ids,) = self._read(path, group, ["record_id"])
+            row = pc.index(ids, record_id).as_py()
+            if row >= 0:
+                columns = self._read(path, group, names)
+                return {
+                    name: column[row].as_py() for name, column in zip(names, columns, strict=True)
+                }
+        return None
+
+    def _groups(self, path: Path) -> npt.NDArray[np.int64]:
+        """Where each row group of a file ends."""
+        ends = self._ends.get(path)
+        if ends is None:
+            footer = pq.read_metadata(path)
+            counts = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
+            ends = self._ends[path] = np.cumsum(counts)
+        return ends
 
     def _read(self, path: Path, group: int, names: Sequence[str]) -> list[pa.Array]:
         columns: dict[str, pa.Array] = {}

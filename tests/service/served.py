@@ -31,7 +31,7 @@ def code_files(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def code_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("service")
     common.run(
         "code",
@@ -44,7 +44,7 @@ def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("service-images")
     (folder / "in").mkdir()
     for path in sorted((common.PICTURES / "scikit_image").rglob("*.*"))[:30]:
@@ -58,9 +58,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def settings(code: Path, images: Path) -> Settings:
+def settings(code_folder: Path, image_folder: Path) -> Settings:
     limits = Limits(sql_seconds=60.0, requests_a_minute=0, upload_bytes=2_000_000)
-    return Settings({"code": code, "images": images}, limits=limits)
+    return Settings({"code": code_folder, "images": image_folder}, limits=limits)
 
 
 @pytest.fixture(scope="session")

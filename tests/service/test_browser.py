@@ -58,14 +58,14 @@ def watched(chromium: Browser, home: str, **options: object) -> Iterator[Page]:
 
 
 @pytest.fixture(scope="module")
-def report(code: Path) -> str:
-    return write_report(Layout(code)).as_uri()
+def report(code_folder: Path) -> str:
+    return write_report(Layout(code_folder)).as_uri()
 
 
 @pytest.fixture(scope="module")
-def address(code: Path, images: Path) -> Iterator[str]:
+def address(code_folder: Path, image_folder: Path) -> Iterator[str]:
     program = [sys.executable, "-m", "shardwright.pipelines.cli"]
-    line = command(program, [str(code), str(images)], "127.0.0.1", 0)
+    line = command(program, [str(code_folder), str(image_folder)], "127.0.0.1", 0)
     with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         yield process.stderr.readline().split()[0]
@@ -178,7 +178,7 @@ def test_from_a_reason_to_a_record(chromium: Browser, address: str) -> None:
         expect(page.locator("td", has_text=re.compile("^exact$")).first).to_be_visible()
 
 
-def test_search_and_query(chromium: Browser, address: str, images: Path) -> None:
+def test_search_and_query(chromium: Browser, address: str, image_folder: Path) -> None:
     with watched(chromium, address) as page:
         page.goto(f"{address}/c/code/search")
         page.get_by_label("Code to look for").fill("<b>import os</b>\nprint('&lt;')\n")
@@ -189,7 +189,9 @@ def test_search_and_query(chromium: Browser, address: str, images: Path) -> None
         page.goto(f"{address}/c/images/search")
         page.get_by_label("Image to look for").set_input_files(
             next(
-                path for path in sorted((images.parent / "in").glob("*.png")) if path.stem[0] != "<"
+                path
+                for path in sorted((image_folder.parent / "in").glob("*.png"))
+                if path.stem[0] != "<"
             )
         )
         page.get_by_role("button", name="Search").click()

@@ -2,22 +2,27 @@
 
 import random
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 from metadata.sample_output import build, make_records
 
-from shardwright.embeddings.search import Answer
 from shardwright.metadata.catalog import connect
 from shardwright.metadata.layout import Layout
 from shardwright.metadata.lookup import StoredRows
 from shardwright.service import rows
+from shardwright.service.app import create_app
+from shardwright.service.library import Content
 from shardwright.service.rows import HeldRows
-from shardwright.service.shared_index import SharedIndex
+from shardwright.service.settings import Settings
+from shardwright.service.together import Together
+
+pytest_plugins = ("service.served",)
 
 
 def ids_of(layout: Layout) -> list[str]:
@@ -52,8 +57,12 @@ def test_rows_are_those_of_the_files(
                 assert found == stored.read(asked, columns)
                 assert list(found) == [one for one in asked if one in ids]
                 assert held._columns._bytes <= held_bytes
+        decisions = layout.need("decisions", "prune")
         for record_id in every:
             assert held.part(record_id) == stored.part(record_id)
+            for file in decisions.files():
+                found = held.find(file, record_id, ["record_id", "stage", "score"])
+                assert found == stored.find(file, record_id, ["record_id", "stage", "score"])
 
 
 def test_rows_for_many_at_once(layout: Layout) -> None:
@@ -80,56 +89,76 @@ def test_nothing_is_there(tmp_path: Path) -> None:
 
 @dataclass
 class Slow:
-    """An index whose first pass ends when it is told; an id says what was asked for."""
+    """A function whose first call ends when it is told to."""
 
     go: threading.Event = field(default_factory=threading.Event)
     started: threading.Event = field(default_factory=threading.Event)
-    passes: list[tuple[int, int]] = field(default_factory=list)
+    calls: list[list[int]] = field(default_factory=list)
 
-    def search(self, vectors: Any, k: int) -> Answer:
-        self.passes.append((len(vectors), k))
+    def answers(self, questions: Sequence[int]) -> list[str]:
+        self.calls.append(list(questions))
         self.started.set()
         assert self.go.wait(60)
-        if (vectors < 0).any():
-            raise ValueError("a vector that is not one")
-        ids = np.array([[f"{value:.0f}/{k}"] * k for value in vectors[:, 0]], dtype=object)
-        return Answer(ids, np.repeat(vectors[:, :1], k, axis=1))
+        if min(questions) < 0:
+            raise ValueError(f"{min(questions)}: no question")
+        return [f"answer to {one}" for one in questions]
 
 
-def asked_at_once(index: Slow, shared: SharedIndex, *asked: tuple[list[float], int]) -> list[Any]:
-    """Answers to a first search and to others that come while it runs."""
+def asked_at_once(slow: Slow, *questions: int) -> list[str]:
+    """Answers to a first question and to others that come while it is answered."""
+    together = Together(slow.answers)
 
-    def ask(one: tuple[list[float], int]) -> Any:
+    def ask(question: int) -> str:
         try:
-            return shared.search(np.array(one[0], np.float32)[:, None], one[1])
+            return together.answer(question)
         except ValueError as error:
             return str(error)
 
-    with ThreadPoolExecutor(len(asked)) as threads:
-        first = threads.submit(ask, asked[0])
-        assert index.started.wait(60)
-        rest = [threads.submit(ask, one) for one in asked[1:]]
-        while len(shared._waiting) < len(rest):
+    with ThreadPoolExecutor(len(questions)) as threads:
+        first = threads.submit(ask, questions[0])
+        assert slow.started.wait(60)
+        rest = [threads.submit(ask, one) for one in questions[1:]]
+        while len(together._waiting) < len(rest):
             pass
-        index.go.set()
+        slow.go.set()
         return [one.result() for one in (first, *rest)]
 
 
-def test_searches_that_wait_are_one_pass() -> None:
-    index = Slow()
-    asked = [([0.0], 2), *(([float(n), float(n + 100)], 2) for n in range(1, 6)), ([9.0], 3)]
-    answers = asked_at_once(index, SharedIndex(index), *asked)  # type: ignore[arg-type]
-    for (values, k), answer in zip(asked, answers, strict=True):
-        assert answer.ids.tolist() == [[f"{value:.0f}/{k}"] * k for value in values]
-        assert answer.similarities[:, 0].tolist() == values
-    assert index.passes[0] == (1, 2)
-    assert sorted(index.passes[1:]) == [(1, 3), (10, 2)]
+def test_questions_that_wait_are_one_call() -> None:
+    slow = Slow()
+    assert asked_at_once(slow, *range(9)) == [f"answer to {one}" for one in range(9)]
+    assert slow.calls[0] == [0]
+    assert [sorted(call) for call in slow.calls[1:]] == [list(range(1, 9))]
 
 
-def test_an_error_reaches_all_that_it_concerns() -> None:
-    index = Slow()
-    asked = [([0.0], 1), ([1.0], 1), ([-1.0], 1), ([4.0], 2)]
-    first, *failed, other = asked_at_once(index, SharedIndex(index), *asked)  # type: ignore[arg-type]
-    assert first.ids.tolist() == [["0/1"]]
-    assert failed == ["a vector that is not one"] * 2
-    assert other.ids.tolist() == [["4/2"] * 2]
+def test_an_error_is_of_the_one_who_asked() -> None:
+    slow = Slow()
+    found = asked_at_once(slow, 0, 1, -2, 3, -4)
+    assert found == [
+        "answer to 0",
+        "answer to 1",
+        "-2: no question",
+        "answer to 3",
+        "-4: no question",
+    ]
+
+
+def test_searches_at_once_find_what_they_find_alone(settings: Settings) -> None:
+    with TestClient(create_app(settings)) as client:
+        held = client.app.state.library.get("code")  # type: ignore[attr-defined]
+        ids = held.rows.ids.to_pylist()[:12]
+        texts = [Content(held.rows.read([one])[one]["content"].encode()) for one in ids]
+        asked = [
+            *texts,
+            *(Content(one.data, record=name) for one, name in zip(texts, ids, strict=True)),
+        ]
+        queries = [(asked[i : i + 3], 1 + i % 4) for i in range(0, len(asked), 3)]
+        alone = [held._nearest([query], kept) for query in queries for kept in (False, True)]
+        with ThreadPoolExecutor(8) as threads:
+            every = [(*query, kept) for query in queries for kept in (False, True)]
+            at_once = list(
+                threads.map(lambda one: held.nearest(one[0], one[1], kept=one[2]), every)
+            )
+    for (expected,), found in zip(alone, at_once, strict=True):
+        for a, b in zip(expected, found, strict=True):
+            assert np.allclose([one for _, one in a], [one for _, one in b], atol=1e-6)

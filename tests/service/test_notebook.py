@@ -23,8 +23,8 @@ def framed(text: str) -> str:
     return html.unescape(found[1])
 
 
-def test_a_curation(code: Path) -> None:
-    curation = shardwright.open(code)
+def test_a_curation(code_folder: Path) -> None:
+    curation = shardwright.open(code_folder)
     funnel = curation.funnel().to_pydict()
     assert list(funnel) == ["stage", "reason", "records"]
     assert sum(funnel["records"]) == len(curation.tables["records"])
@@ -35,8 +35,8 @@ def test_a_curation(code: Path) -> None:
 
 
 @pytest.mark.parametrize("path", HOSTILE)
-def test_hostile_records(code: Path, path: str) -> None:
-    curation = shardwright.open(code)
+def test_hostile_records(code_folder: Path, path: str) -> None:
+    curation = shardwright.open(code_folder)
     pattern = path.split("\n")[0].replace("\u202e", "%").replace("/", "%")
     rows = curation.sql(f"SELECT record_id FROM records WHERE path LIKE '{pattern}%'")
     record_id = rows["record_id"][0].as_py()
@@ -49,9 +49,9 @@ def test_hostile_records(code: Path, path: str) -> None:
     assert len(page) < 100_000
 
 
-def test_no_such_record(code: Path) -> None:
+def test_no_such_record(code_folder: Path) -> None:
     with pytest.raises(UserError, match="no record"):
-        shardwright.open(code).show("none")
+        shardwright.open(code_folder).show("none")
 
 
 def test_opening_stays_light() -> None:

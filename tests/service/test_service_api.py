@@ -44,13 +44,13 @@ def record_of(folder: Path, path: str) -> str:
     return str(found)
 
 
-def test_curations(client: TestClient, code: Path) -> None:
+def test_curations(client: TestClient, code_folder: Path) -> None:
     listed = {one["name"]: one for one in client.get("/api/curations").json()}
     assert list(listed) == ["code", "images"]
     detail = client.get("/api/curations/code").json()
-    layout = Layout(code)
+    layout = Layout(code_folder)
     assert detail["tables"] == {m.table: m.rows for m in layout.manifests()}
-    ((records, kept),) = rows(code, "SELECT count(*), count(*) FILTER (keep) FROM decisions")
+    ((records, kept),) = rows(code_folder, "SELECT count(*), count(*) FILTER (keep) FROM decisions")
     assert (
         (detail["records"], detail["kept"])
         == (records, kept)
@@ -63,14 +63,14 @@ def test_curations(client: TestClient, code: Path) -> None:
     assert detail["search"]
     funnel = client.get("/api/curations/code/funnel").json()
     assert [(s["stage"], s["reason"], s["records"]) for s in funnel] == rows(
-        code, "SELECT stage, reason, records FROM funnel"
+        code_folder, "SELECT stage, reason, records FROM funnel"
     )
 
 
-def test_croissant(client: TestClient, code: Path) -> None:
+def test_croissant(client: TestClient, code_folder: Path) -> None:
     answer = client.get("/api/curations/code/croissant")
     assert answer.headers["content-type"].startswith("application/ld+json")
-    assert answer.json() == json.loads((code / "croissant.json").read_text())
+    assert answer.json() == json.loads((code_folder / "croissant.json").read_text())
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_croissant(client: TestClient, code: Path) -> None:
 )
 @pytest.mark.parametrize("limit", [1, 7, 200])
 def test_pages_have_every_record_once(
-    client: TestClient, code: Path, asked: dict[str, object], condition: str, limit: int
+    client: TestClient, code_folder: Path, asked: dict[str, object], condition: str, limit: int
 ) -> None:
     sql = (
         "SELECT record_id FROM records JOIN decisions USING (record_id) "
@@ -99,15 +99,15 @@ def test_pages_have_every_record_once(
         page = client.get("/api/curations/code/records", params=query).json()
         found += [row["record_id"] for row in page["records"]]
         after = page["next"]
-    assert found == [row[0] for row in rows(code, sql)][: max(len(found), 1)]
-    assert after is not None or len(found) == len(rows(code, sql))
+    assert found == [row[0] for row in rows(code_folder, sql)][: max(len(found), 1)]
+    assert after is not None or len(found) == len(rows(code_folder, sql))
 
 
-def test_a_record(client: TestClient, code: Path) -> None:
+def test_a_record(client: TestClient, code_folder: Path) -> None:
     for path in (NEAR, "near/same.py"):
-        record_id = record_of(code, path)
+        record_id = record_of(code_folder, path)
         told = client.get(f"/api/curations/code/records/{record_id}").json()
-        alone = json.loads(json.dumps(plain(explain(Layout(code), record_id))))
+        alone = json.loads(json.dumps(plain(explain(Layout(code_folder), record_id))))
         assert ("nearest_kept" in told) == (path == NEAR)  # the other one has no vector
         for life in (told, alone):
             for near in filter(None, [life.get("nearest_kept")]):
@@ -148,12 +148,12 @@ def presence(
     return found
 
 
-def test_is_this_text_there(client: TestClient, code: Path) -> None:
+def test_is_this_text_there(client: TestClient, code_folder: Path) -> None:
     ((text, sha256),) = rows(
-        code, "SELECT content, content_sha256 FROM records WHERE path = 'near/same.py'"
+        code_folder, "SELECT content, content_sha256 FROM records WHERE path = 'near/same.py'"
     )
     assert isinstance(text, str)
-    equal = rows(code, f"SELECT path FROM records WHERE content_sha256 = '{sha256}'")
+    equal = rows(code_folder, f"SELECT path FROM records WHERE content_sha256 = '{sha256}'")
     same, comment, near, new = presence(
         client,
         "code",
@@ -170,9 +170,10 @@ def test_is_this_text_there(client: TestClient, code: Path) -> None:
     assert new == []
 
 
-def test_is_this_image_there(client: TestClient, images: Path) -> None:
+def test_is_this_image_there(client: TestClient, image_folder: Path) -> None:
     ((data, path),) = rows(
-        images, "SELECT image, path FROM records WHERE path LIKE '%.png' ORDER BY path LIMIT 1"
+        image_folder,
+        "SELECT image, path FROM records WHERE path LIKE '%.png' ORDER BY path LIMIT 1",
     )
     assert isinstance(data, bytes)
     (found,) = presence(client, "images", {"image": base64.b64encode(data).decode()}, semantic=0.9)
@@ -182,8 +183,8 @@ def test_is_this_image_there(client: TestClient, images: Path) -> None:
         assert answer.status_code == 400
 
 
-def test_all_records_are_present(client: TestClient, code: Path) -> None:
-    ids = [str(row[0]) for row in rows(code, "SELECT record_id FROM records ORDER BY 1")]
+def test_all_records_are_present(client: TestClient, code_folder: Path) -> None:
+    ids = [str(row[0]) for row in rows(code_folder, "SELECT record_id FROM records ORDER BY 1")]
     for first in range(0, len(ids), 20):
         some = ids[first : first + 20]
         for record_id, found in zip(
@@ -223,10 +224,10 @@ def test_nothing_but_shards_can_be_had(client: TestClient, path: str) -> None:
     assert b"root:" not in answer.content
 
 
-def test_shards_whole_and_in_ranges(client: TestClient, code: Path) -> None:
+def test_shards_whole_and_in_ranges(client: TestClient, code_folder: Path) -> None:
     listed = client.get("/api/curations/code/shards").json()
     manifest = client.get(f"/data/code/shards/{MANIFEST}").content
-    assert manifest == (code / "shards" / MANIFEST).read_bytes()
+    assert manifest == (code_folder / "shards" / MANIFEST).read_bytes()
     for file in listed:
         address = f"/data/code/shards/{file['path']}"
         whole = client.get(address)
@@ -242,10 +243,10 @@ def test_shards_whole_and_in_ranges(client: TestClient, code: Path) -> None:
 
 
 @contextmanager
-def alone(code: Path, **environment: str) -> Iterator[str]:
+def alone(code_folder: Path, **environment: str) -> Iterator[str]:
     """A service of its own process; its address."""
     program = [sys.executable, "-m", "shardwright.pipelines.cli"]
-    line = command(program, [str(code)], "127.0.0.1", 0)
+    line = command(program, [str(code_folder)], "127.0.0.1", 0)
     everything = os.environ | environment
     with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=everything) as process:
         assert process.stderr is not None
@@ -258,22 +259,22 @@ def alone(code: Path, **environment: str) -> Iterator[str]:
     assert said == ""
 
 
-def test_a_training_job_reads_from_it(code: Path, tmp_path: Path) -> None:
-    with alone(code) as address:
+def test_a_training_job_reads_from_it(code_folder: Path, tmp_path: Path) -> None:
+    with alone(code_folder) as address:
         with urllib.request.urlopen(f"{address}/health") as answer:
             assert json.load(answer) == {"status": "ok", "curations": 1}
         there = shardwright.dataset(f"{address}/data/code", "train", seed=3, cache=tmp_path)
-        here = shardwright.open(code).dataset("train", seed=3)
+        here = shardwright.open(code_folder).dataset("train", seed=3)
         assert [one["record_id"] for one in there] == [one["record_id"] for one in here]
 
 
 def test_a_training_job_brings_the_token(
-    code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    code_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = "a-token-of-this-test"
     said = re.search(r"FSSPEC_HTTP='(.+)'", Path("docs/service.md").read_text())
     assert said is not None
-    with alone(code, SHARDWRIGHT_TOKEN=token) as address:
+    with alone(code_folder, SHARDWRIGHT_TOKEN=token) as address:
         where = f"{address}/data/code"
         with pytest.raises(urllib.error.HTTPError, match="401"):
             urllib.request.urlopen(f"{where}/shards/{MANIFEST}")
@@ -281,11 +282,11 @@ def test_a_training_job_brings_the_token(
         line = {"FSSPEC_HTTP": said[1].replace("TOKEN", token)}
         fsspec.config.set_conf_env(fsspec.config.conf, line)
         there = shardwright.dataset(where, "train", seed=3, cache=tmp_path)
-        here = shardwright.open(code).dataset("train", seed=3)
+        here = shardwright.open(code_folder).dataset("train", seed=3)
         assert [one["record_id"] for one in there] == [one["record_id"] for one in here]
 
 
-def test_a_curation_that_is_run_again(tmp_path: Path, code: Path) -> None:
+def test_a_curation_that_is_run_again(tmp_path: Path, code_folder: Path) -> None:
     source = common.copy_sources(tmp_path / "in", 12)
     common.run("code", source, tmp_path / "out", "index=null", "embedding=null", "prune=null")
     settings = Settings({"one": tmp_path / "out"}, limits=Limits(requests_a_minute=0))
@@ -300,10 +301,10 @@ def test_a_curation_that_is_run_again(tmp_path: Path, code: Path) -> None:
         assert client.get("/api/curations/one").json()["kept"] is None
 
 
-def test_compare(client: TestClient, code: Path) -> None:
+def test_compare(client: TestClient, code_folder: Path) -> None:
     found = client.get("/api/compare", params={"a": "code", "b": "code"}).json()
     assert found["step"] == "same"
-    assert str(code) not in json.dumps(found)
+    assert str(code_folder) not in json.dumps(found)
 
 
 def test_what_the_documentation_says(client: TestClient) -> None:
@@ -320,15 +321,17 @@ def test_what_the_documentation_says(client: TestClient) -> None:
     assert (asked.status_code, len(asked.json()["items"])) == (200, 1)
 
 
-def test_a_copy_stands_beside_the_record_that_stays(client: TestClient, code: Path) -> None:
+def test_a_copy_stands_beside_the_record_that_stays(client: TestClient, code_folder: Path) -> None:
     stays = f"(SELECT record_id FROM records WHERE path = '{NEAR}')"
     ((copy,),) = rows(
-        code,
+        code_folder,
         "SELECT min(record_id) FROM decisions WHERE reason = 'near_duplicate' "
         f"AND representative_id = {stays}",
     )
     page = client.get(f"/c/code/records/{copy}").text
     _, _, beside = page.partition("Beside the record that stays")
-    assert f'href="/c/code/records/{record_of(code, NEAR)}"' in beside.partition("Its story")[0]
-    ((kept,),) = rows(code, "SELECT min(record_id) FROM decisions WHERE keep")
+    assert (
+        f'href="/c/code/records/{record_of(code_folder, NEAR)}"' in beside.partition("Its story")[0]
+    )
+    ((kept,),) = rows(code_folder, "SELECT min(record_id) FROM decisions WHERE keep")
     assert "Beside the record" not in client.get(f"/c/code/records/{kept}").text

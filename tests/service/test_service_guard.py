@@ -132,14 +132,14 @@ def test_names(tmp_path: Path) -> None:
     assert list(named) == ["my-data", "my-data-2", "curation", "out"]
 
 
-def test_mistakes_of_the_command_line(tmp_path: Path, code: Path) -> None:
+def test_mistakes_of_the_command_line(tmp_path: Path, code_folder: Path) -> None:
     with bound("127.0.0.1", 0) as taken:
         port = str(taken.getsockname()[1])
         for arguments, said in (
             ([str(tmp_path)], "holds no committed table"),
             ([str(tmp_path / "none")], "no such folder"),
-            ([str(code), "--host", "0.0.0.0"], "SHARDWRIGHT_TOKEN"),
-            ([str(code), "--port", port], "cannot be listened on"),
+            ([str(code_folder), "--host", "0.0.0.0"], "SHARDWRIGHT_TOKEN"),
+            ([str(code_folder), "--port", port], "cannot be listened on"),
         ):
             done = common.shardwright("serve", *arguments)
             assert done.returncode == 2

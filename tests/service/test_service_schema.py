@@ -26,9 +26,9 @@ CHECKS = (
 
 
 @pytest.fixture(scope="module")
-def api(code: Path, images: Path) -> schemathesis.schemas.BaseSchema:
+def api(code_folder: Path, image_folder: Path) -> schemathesis.schemas.BaseSchema:
     limits = Limits(sql_seconds=2.0, requests_a_minute=0)
-    app = create_app(Settings({"code": code, "images": images}, TOKEN, limits))
+    app = create_app(Settings({"code": code_folder, "images": image_folder}, TOKEN, limits))
     return schemathesis.openapi.from_asgi("/openapi.json", app)
 
 
