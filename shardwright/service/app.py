@@ -9,6 +9,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
+from threadpoolctl import threadpool_limits
 
 import shardwright
 from shardwright.errors import DataError, UserError
@@ -112,5 +113,7 @@ def run(settings: Settings, listener: socket.socket) -> None:
     where = f"[{host}]" if ":" in host else host
     names = ", ".join(settings.folders)
     print(f"http://{where}:{port} serves {names}; Ctrl-C ends it", file=sys.stderr, flush=True)
+    # Its threads would wait busily for the next product while those of a search need the cores.
+    threadpool_limits(1, user_api="blas")
     with suppress(KeyboardInterrupt):  # which uvicorn raises again when all is done
         uvicorn.Server(config).run([listener])
