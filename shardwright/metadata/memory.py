@@ -18,6 +18,8 @@ LEAST: Final = 2_000_000_000
 """With 1 GB DuckDB's share was too small for the blobs of the stage ``study``."""
 _MOST: Final = 1_000_000_000
 _SHARE: Final = 4
+_OTHERS: Final = 2_000_000_000
+"""What the driver and its workers hold beside a database."""
 
 
 def memory_limit() -> int | None:
@@ -66,3 +68,12 @@ def share() -> int:
     """Bytes for one large thing: a database, or vectors; of more, the rest lies in files."""
     limit = memory_limit()
     return _MOST if limit is None else min(_MOST, limit // _SHARE)
+
+
+def database_share() -> int:
+    """Bytes for the database that makes a stage's tables: all that a limit leaves for it.
+
+    DuckDB sorts out of core, but not any number of rows in any memory: some 20 times its share.
+    """
+    limit = memory_limit()
+    return _MOST if limit is None else max(limit // _SHARE, limit - _OTHERS)

@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -10,9 +11,11 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from shardwright.errors import UserError
 from shardwright.metadata.catalog import connect
 from shardwright.metadata.files import fingerprint
 from shardwright.metadata.manifest import Manifest, Part, write_manifest
+from shardwright.metadata.memory import database_share
 from shardwright.metadata.tables import PartWriter, write_empty
 from shardwright.pipelines.jobs import place, remove_unnamed
 from shardwright.pipelines.run import Run
@@ -61,7 +64,11 @@ def commit_query(
         return current
     run.incomplete()
     committed: dict[str, Manifest] = {}
-    with connect(run.layout, tables=[manifest.table for manifest in inputs]) as connection:
+    memory, read = database_share(), [manifest.table for manifest in inputs]
+    with (
+        _told_of_memory(stage, memory),
+        connect(run.layout, memory=f"{memory}B", tables=read) as connection,
+    ):
         if prepare is not None:
             prepare(connection)
         for table, (schema, query) in tables.items():
@@ -79,6 +86,19 @@ def commit_query(
             remove_unnamed(committed[table])
             shutil.rmtree(run.layout.staging(table), ignore_errors=True)
     return committed
+
+
+@contextmanager
+def _told_of_memory(stage: str, memory: int) -> Iterator[None]:
+    """Raises UserError where DuckDB's memory is too small even for spilling."""
+    try:
+        yield
+    except duckdb.OutOfMemoryException:
+        raise UserError(
+            f"stage {stage}: so many records need more than {memory / 1e9:.1f} GB for the "
+            "database, which is what --memory-limit less 2 GB leaves it (1 GB without a limit); "
+            "give a higher --memory-limit"
+        ) from None
 
 
 def stream(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[pa.RecordBatch]:

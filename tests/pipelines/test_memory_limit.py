@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import common
+import duckdb
 import numpy as np
 import pytest
 
@@ -12,7 +13,7 @@ from shardwright.errors import UserError
 from shardwright.metadata import memory
 from shardwright.metadata.catalog import connect
 from shardwright.metadata.layout import Layout
-from shardwright.pipelines import execution
+from shardwright.pipelines import execution, relational
 from shardwright.pipelines import memory as workers
 
 
@@ -51,6 +52,23 @@ def test_the_database_takes_its_share(tmp_path: Path) -> None:
         [(free,)] = connection.execute(setting).fetchall()
     assert told == "476.8 MiB"  # a quarter
     assert free == "953.6 MiB"
+
+
+def test_the_database_of_a_stage_takes_what_a_limit_leaves() -> None:
+    found = []
+    for limit in (None, 2_000_000_000, 3_000_000_000, 10_000_000_000):
+        with memory.limited(limit):
+            found.append(memory.database_share())
+    assert found == [1_000_000_000, 500_000_000, 1_000_000_000, 8_000_000_000]
+
+
+def test_too_many_rows_for_the_database_are_told_in_one_line() -> None:
+    with (
+        pytest.raises(UserError, match=r"^stage prune: .* 0\.1 GB .* higher --memory-limit$"),
+        relational._told_of_memory("prune", 100_000_000),
+        duckdb.connect(config={"memory_limit": "10MB", "max_temp_directory_size": "0B"}) as small,
+    ):
+        small.execute("SELECT list(i) FROM range(10000000) AS r(i)")
 
 
 @pytest.mark.parametrize(("share", "mapped"), [(80, False), (79, True)])
