@@ -18,7 +18,7 @@ from shardwright.quality.language import detect_language
 from shardwright.quality.minhash import Banding, band_keys, banding, sketch
 from shardwright.quality.normalise import normalised
 from shardwright.quality.perceptual import perceptual_hash, pixel_sha256
-from shardwright.quality.shingles import jaccard, shingle_hashes
+from shardwright.quality.shingles import jaccards, shingle_hashes
 from shardwright.service.rows import HeldRows
 
 _MOST = 20
@@ -78,7 +78,7 @@ class Presence:
         self._connection = connection
         self._modality = str(recipe["modality"])
         self._settings: dict[str, Any] = recipe.get("duplicates") or {}
-        self._signed = layout.manifest("signatures") is not None
+        self._signatures = layout.manifest("signatures")
         self._lock = threading.RLock()
 
     @property
@@ -135,15 +135,16 @@ class Presence:
         own = band_keys(sketch(shingles, SKETCH)[None], self._banding)[0]
         ends = zip(*(np.searchsorted(keys, own, side) for side in ("left", "right")), strict=True)
         places = np.unique(np.concatenate([owners[slice(*one)] for one in ends]))
-        ids = dict(zip(places.tolist(), self._ids.take(pa.array(places)).to_pylist(), strict=True))
-        contents = self._rows.read(list(ids.values()), ["content"])
-        near = []
-        for place, record_id in ids.items():
-            text = contents[record_id]["content"].encode()
-            similarity = jaccard(shingles, shingle_hashes(text, int(self._near["ngram"])))
-            if similarity >= self._near["threshold"]:
-                near.append((place, similarity))
-        return near
+        if not len(places) or self._signatures is None:
+            return []
+        others = self._rows.aligned(self._signatures, "shingles", places).combine_chunks()
+        sizes = [len(shingles), *np.diff(others.offsets.to_numpy())]
+        values = np.concatenate([shingles, others.flatten().to_numpy()])
+        offsets = np.concatenate([[0], np.cumsum(sizes)])
+        pairs = np.arange(1, len(sizes))
+        similar = jaccards(values, offsets, np.zeros_like(pairs), pairs)
+        near = np.flatnonzero(similar >= self._near["threshold"])
+        return [(int(places[i]), float(similar[i])) for i in near]
 
     def _near_images(self, data: bytes) -> list[tuple[int, float]]:
         own = perceptual_hash(data)
@@ -161,11 +162,11 @@ class Presence:
 
     @property
     def _steps(self) -> list[str]:
-        return (self._settings.get("normalise") or []) if self._signed else []
+        return (self._settings.get("normalise") or []) if self._signatures else []
 
     @property
     def _near(self) -> dict[str, Any]:
-        return (self._settings.get("near") or {}) if self._signed else {}
+        return (self._settings.get("near") or {}) if self._signatures else {}
 
     @cached_property
     def _banding(self) -> Banding:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from shardwright.metadata.layout import Layout
 from shardwright.metadata.lookup import columns_of
-from shardwright.metadata.manifest import Part
+from shardwright.metadata.manifest import Manifest, Part
 
 _HELD: Final = 256_000_000
 """Bytes of columns that stay decoded."""
@@ -61,13 +61,36 @@ class HeldRows:
             if file is None:
                 continue
             rows = self._row[places[self._part[places] == part]]
-            for values in self._columns.rows(self._records.folder / file, rows, names):
+            for values in self._columns.take(self._records.folder / file, rows, names).to_pylist():
                 found[values["record_id"]] = values
         return {record_id: found[record_id] for record_id in record_ids if record_id in found}
 
     def find(self, path: Path, record_id: str, columns: Sequence[str]) -> dict[str, Any] | None:
         """See ``metadata.lookup.Rows``."""
         return self._columns.find(path, record_id, columns)
+
+    def aligned(
+        self, table: Manifest, column: str, places: npt.NDArray[np.int64]
+    ) -> pa.ChunkedArray:
+        """A column of a table that has a row for each record, in the parts of ``records``.
+
+        Args:
+            table: Such as ``signatures``.
+            column: Its name.
+            places: (n,), positions among ``ids`` of records that are there.
+
+        Returns:
+            (n,), in the order of ``places``.
+        """
+        files = [part.file for part in table.parts()]
+        pieces, order = [], []
+        for part in np.unique(self._part[places]):
+            here = np.flatnonzero(self._part[places] == part)
+            path = table.folder / str(files[part])
+            pieces += self._columns.take(path, self._row[places[here]], [column])[column].chunks
+            order.append(here)
+        whole = pa.chunked_array(pieces, table.schema.field(column).type)
+        return whole.take(pa.array(np.argsort(np.concatenate([*order, np.empty(0, np.int64)]))))
 
     def _places(self, record_ids: Sequence[str]) -> npt.NDArray[np.int64]:
         """Position of each id among ``ids``, -1 where it is not there."""
@@ -89,19 +112,21 @@ class _Columns:
         self._ends: dict[Path, npt.NDArray[np.int64]] = {}
         self._bytes = 0
 
-    def rows(
-        self, path: Path, rows: npt.NDArray[np.int32], names: Sequence[str]
-    ) -> list[dict[str, Any]]:
-        """Some rows of a file."""
+    def take(self, path: Path, rows: npt.NDArray[np.int32], names: Sequence[str]) -> pa.Table:
+        """Some rows of a file, in their order; those past its end are left out."""
         ends = self._groups(path)
-        found: list[dict[str, Any]] = []
         groups = np.searchsorted(ends, rows, side="right")
+        pieces, places = [], []
         for group in np.unique(groups[groups < len(ends)]):
+            here = np.flatnonzero(groups == group)
             first = ends[group - 1] if group else 0
-            chosen = pa.array(rows[groups == group] - first)
             columns = self._read(path, int(group), names)
-            found += pa.table([column.take(chosen) for column in columns], list(names)).to_pylist()
-        return found
+            chosen = pa.array(rows[here] - first)
+            pieces.append(pa.table([column.take(chosen) for column in columns], list(names)))
+            places.append(here)
+        if not pieces:
+            return pa.table({name: [] for name in names})
+        return pa.concat_tables(pieces).take(pa.array(np.argsort(np.concatenate(places))))
 
     def find(self, path: Path, record_id: str, names: Sequence[str]) -> dict[str, Any] | None:
         """The row of a file with an id."""

@@ -65,6 +65,20 @@ def test_rows_are_those_of_the_files(
                 assert found == stored.find(file, record_id, ["record_id", "stage", "score"])
 
 
+def test_columns_of_tables_with_a_row_for_each_record(settings: Settings) -> None:
+    layout = Layout(settings.folders["code"])
+    table = layout.need("signatures", "duplicates")
+    with connect(layout) as connection:
+        held = HeldRows(layout, connection)
+        query = "SELECT record_id, shingles FROM signatures ORDER BY record_id"
+        expected = dict(connection.execute(query).fetchall())
+    ids = held.ids.to_pylist()
+    for count in (0, 1, 7, len(ids)):
+        places = np.random.default_rng(count).permutation(len(ids))[:count]
+        found = held.aligned(table, "shingles", places).to_pylist()
+        assert found == [expected[ids[place]] for place in places]
+
+
 def test_rows_for_many_at_once(layout: Layout) -> None:
     ids = ids_of(layout)
     with connect(layout) as connection:
