@@ -186,7 +186,7 @@ def api(output: Path, other: Path, seconds: float) -> Iterator[str]:
     with served(output, str(other)) as (host, port, process):
         kinds = requests(output) | {"search, `auto`": requests(other)["search"]}
         for name, asked in kinds.items():
-            measured(host, port, asked, 1, 3.0)  # what is loaded at the first request
+            measured(host, port, asked, 1, 8.0)  # what is loaded at the first request
             for clients in CLIENTS:
                 rate, middle, late = measured(host, port, asked, clients, seconds)
                 goal = ""
