@@ -25,6 +25,8 @@ from shardwright.metadata.filelist import read_file_list
 from shardwright.metadata.layout import Layout, opened
 from shardwright.metadata.manifest import MANIFEST
 from shardwright.service import overview
+from shardwright.service.blocks import Block
+from shardwright.service.contents import contents
 from shardwright.service.pointmap import Places, places
 from shardwright.service.presence import Presence
 from shardwright.service.rows import HeldRows
@@ -87,6 +89,12 @@ class Held:
     def method(self) -> str | None:
         """The scores that records were pruned by."""
         return overview.method(self.layout, self.recipe)
+
+    @cached_property
+    def contents(self) -> list[Block]:
+        """What its page says."""
+        with self.cursor() as connection:
+            return list(contents(self.layout, connection, self.recipe, self.name))
 
     @cached_property
     def searchable(self) -> bool:

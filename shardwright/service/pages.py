@@ -14,7 +14,6 @@ from shardwright.service.addresses import at
 from shardwright.service.api import Curation, Library_, RecordId, explained
 from shardwright.service.blocks import Block, Field, Heading, Links, Words
 from shardwright.service.blocks import Form as FormBlock
-from shardwright.service.contents import contents
 from shardwright.service.guard import COOKIE, same_token
 from shardwright.service.items import neighbours, present, read_items
 from shardwright.service.library import Content, Held
@@ -65,9 +64,7 @@ def front(request: Request, library: Library_) -> HTMLResponse:
 @router.get("/c/{name}")
 def curation(request: Request, held: Curation) -> HTMLResponse:
     """A curation in numbers and pictures."""
-    with held.cursor() as connection:
-        blocks = list(contents(held.layout, connection, held.recipe, held.name))
-    return page(request, held.name, blocks, held)
+    return page(request, held.name, held.contents, held)
 
 
 @router.get("/c/{name}/records")

@@ -28,6 +28,7 @@ from shardwright.metadata.explain import explain
 from shardwright.metadata.layout import Layout
 from shardwright.metadata.manifest import MANIFEST
 from shardwright.metadata.query import plain
+from shardwright.quality.shingles import jaccard, shingle_hashes
 from shardwright.service.app import create_app
 from shardwright.service.settings import Limits, Settings
 
@@ -168,6 +169,29 @@ def test_is_this_text_there(client: TestClient, code_folder: Path) -> None:
     assert {NEAR, "near/same.py"} <= {one["path"] for one in near}
     assert all(0.7 <= float(str(one["similarity"])) <= 1 for one in near)
     assert new == []
+
+
+def test_what_is_near_is_measured(client: TestClient, code_folder: Path) -> None:
+    """Texts that share ever more with a record; below the threshold they share bands by chance."""
+    near = client.get("/api/curations/code").json()["recipe"]["duplicates"]["near"]
+    ((text, record_id),) = rows(
+        code_folder,
+        "SELECT content, record_id FROM records WHERE lines BETWEEN 200 AND 600 ORDER BY 2 LIMIT 1",
+    )
+    lines = str(text).splitlines()
+    wanted = shingle_hashes(str(text).encode(), near["ngram"])
+    shares = np.linspace(0.5, 1, 60)
+    texts = ["\n".join(lines[: int(share * len(lines))]) for share in shares]
+    items = [{"text": one, "language": "Python"} for one in texts]
+    for one, found in zip(texts, presence(client, "code", *items), strict=True):
+        measured = jaccard(shingle_hashes(one.encode(), near["ngram"]), wanted)
+        told = [match for match in found if match["record_id"] == record_id]
+        if measured > near["threshold"] + 0.1:
+            assert told
+        for match in told:
+            assert measured >= near["threshold"]
+            if match["kind"] == "near":
+                assert match["similarity"] == pytest.approx(measured)
 
 
 def test_is_this_image_there(client: TestClient, image_folder: Path) -> None:
