@@ -1,6 +1,8 @@
 """The report: self-contained, safe whatever the data holds, and there whatever tables are."""
 
+import base64
 import html
+import io
 import json
 import re
 from collections.abc import Callable
@@ -9,11 +11,13 @@ from pathlib import Path
 
 import pytest
 from metadata.sample_output import build
+from PIL import Image
 
 from shardwright.errors import UserError
 from shardwright.metadata.layout import Layout
 from shardwright.service.rendering import source_hash, static
 from shardwright.service.report import write_report
+from shardwright.service.samples import thumbnail
 from shardwright.service.text import block, percent, shown, size
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -128,6 +132,12 @@ def test_thumbnails_are_small(pages: dict[str, str]) -> None:
     images = re.findall(r'src="(data:image/webp[^"]*)"', pages["image"])
     assert 5 < len(images) <= 25
     assert max(map(len, images)) < 40_000
+    large = io.BytesIO()
+    Image.effect_noise((1500, 900), 60).save(large, "PNG")
+    shown_as = thumbnail(large.getvalue())
+    assert shown_as is not None
+    with Image.open(io.BytesIO(base64.b64decode(shown_as.partition(",")[2]))) as small:
+        assert (small.format, max(small.size)) == ("WEBP", 176)
 
 
 def test_data_cannot_leave_its_place(pages: dict[str, str]) -> None:
