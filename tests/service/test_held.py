@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
 from metadata.sample_output import build, make_records
@@ -77,6 +79,25 @@ def test_columns_of_tables_with_a_row_for_each_record(settings: Settings) -> Non
         places = np.random.default_rng(count).permutation(len(ids))[:count]
         found = held.aligned(table, "shingles", places).to_pylist()
         assert found == [expected[ids[place]] for place in places]
+
+
+@pytest.mark.parametrize("held_bytes", [0, 100, 10_000])
+def test_rows_of_many_groups_come_in_order(
+    tmp_path: Path, held_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "_HELD", held_bytes)
+    path = tmp_path / "numbers.parquet"
+    ids = [f"{i:03}" for i in range(50)]
+    table = pa.table({"record_id": ids, "square": [i * i for i in range(50)]})
+    pq.write_table(table, path, row_group_size=3)
+    columns = rows._Columns()
+    for seed in range(5):
+        wanted = np.random.default_rng(seed).permutation(60)[:20].astype(np.int32)
+        found = columns.take(path, wanted, ["square"])["square"].to_pylist()
+        assert found == [int(i) ** 2 for i in wanted if i < 50]
+    for i in (0, 2, 3, 49):
+        assert columns.find(path, ids[i], ["square"]) == {"square": i * i}
+    assert columns.find(path, "050", ["square"]) is None
 
 
 def test_rows_for_many_at_once(layout: Layout) -> None:
