@@ -3,7 +3,7 @@
 import glob
 import os
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,6 +47,11 @@ def scan(
     paths = manifest.files()
     if base is not None:
         paths = [path.relative_to(base) for path in paths]
+    return scan_files(paths, positions=positions, at=at)
+
+
+def scan_files(paths: Iterable[Path], *, positions: bool = False, at: str = "") -> str:
+    """A ``read_parquet`` call over files; arguments as above."""
     files = ", ".join(file_literal(path, at) for path in paths)
     extra = ", filename = true, file_row_number = true" if positions else ""
     return f"read_parquet([{files}], hive_partitioning = false{extra})"
@@ -171,17 +176,29 @@ def _spill_folder(layout: Layout) -> Iterator[Path]:
         yield Path(temporary)
 
 
-def name_parts(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> None:
-    """Makes the relation ``part_files``: which part each file of a table is (filename, part)."""
-    files: list[str] = []
-    ordinals: list[int] = []
-    for ordinal, part in enumerate(manifest.parts()):
-        if part.file is not None:
-            files.append(str(manifest.folder / part.file))
-            ordinals.append(ordinal)
-    table = pa.table({"filename": files, "part": pa.array(ordinals, pa.int32())})
-    connection.register("listed", table)
-    connection.execute("CREATE OR REPLACE TABLE part_files AS SELECT * FROM listed")
+def name_parts(
+    connection: duckdb.DuckDBPyConnection, *tables: Manifest, name: str = "part_files"
+) -> None:
+    """Makes a relation (filename, part): which part each file is, counted through all tables."""
+    parts = enumerate((table, part) for table in tables for part in table.parts())
+    places = [
+        (str(table.folder / part.file), place)
+        for place, (table, part) in parts
+        if part.file is not None
+    ]
+    name_files(connection, name, places)
+
+
+def name_files(
+    connection: duckdb.DuckDBPyConnection, name: str, places: Sequence[tuple[str, int]]
+) -> None:
+    """Makes a relation (filename, part) of these pairs."""
+    files, parts = [file for file, _ in places], [part for _, part in places]
+    listed = pa.table(
+        {"filename": pa.array(files, pa.string()), "part": pa.array(parts, pa.int32())}
+    )
+    connection.register("listed", listed)
+    connection.execute(f"CREATE OR REPLACE TABLE {name} AS FROM listed")
     connection.unregister("listed")
 
 

@@ -14,7 +14,7 @@ def keep_order(modality: str, keep: str | Highest) -> tuple[str, str]:
     Returns:
         The terms of an ORDER BY, and the join that they need, which may be empty.
     """
-    order = "r.path, r.source, r.record_id"
+    order = "r.path, r.source"  # no two records have both in common: their ids are made of them
     if isinstance(keep, Highest):
         join = "LEFT JOIN filter_scores f ON f.record_id = r.record_id"
         return f'f."{keep.highest}" DESC NULLS LAST, {order}', join

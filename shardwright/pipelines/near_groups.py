@@ -17,6 +17,7 @@ from shardwright.metadata.bucketed import list_bucketed, open_listed
 from shardwright.metadata.catalog import file_literal, quoted
 from shardwright.metadata.files import write_whole
 from shardwright.metadata.schemas import SKETCH
+from shardwright.pipelines.equal_groups import find_alike, group_alike
 from shardwright.pipelines.jobs import Job
 from shardwright.pipelines.near import (
     BUCKET_ROWS,
@@ -38,10 +39,11 @@ JOBS = ("bands", "pairs", "verify", "verify-groups")
 
 @dataclass(frozen=True)
 class NearSearch:
-    """Finds near duplicates among the rows of ``vertices(vertex, part, row, near_key)``.
+    """Finds near duplicates among ``vertices(vertex, part, row)``, rows of signatures.
 
-    Vertices of one ``near_key`` have the same signature, and so the same neighbours: only the
-    lowest of them, their leader, is compared. A vertex without a key is near to nothing.
+    The signatures are the view ``hashed``. Vertices of one ``near_key`` have the same signature,
+    and so the same neighbours: only the lowest of them, their leader, is compared. A vertex without
+    a key is near to nothing.
 
     Attributes:
         run: The run.
@@ -68,13 +70,12 @@ class NearSearch:
 
         ``groups`` holds every vertex that the chosen semantics drops.
         """
+        keys = "SELECT part, row, record_id, near_key AS key FROM hashed"
+        find_alike(connection, keys, "same_signature")
+        group_alike(connection, "same_signature", "vertices", "led")
         connection.execute(
-            """
-            CREATE OR REPLACE TABLE led AS
-              SELECT *, min(vertex) OVER (PARTITION BY near_key) AS leader FROM vertices
-              WHERE near_key IS NOT NULL;
-            CREATE OR REPLACE TABLE leaders AS
-              SELECT vertex, part, row FROM led WHERE vertex = leader"""
+            "CREATE OR REPLACE TABLE leaders AS FROM vertices "
+            "ANTI JOIN (SELECT vertex FROM led WHERE vertex <> least) USING (vertex)"
         )
         listing = self._bands(connection, progress)
         pairs = self._pairs(listing, progress)
@@ -92,10 +93,10 @@ class NearSearch:
         connection.execute(
             f"""
             CREATE OR REPLACE TABLE followers AS
-              SELECT vertex, leader FROM led WHERE vertex <> leader AND vertex >= {self.settled};
+              SELECT vertex, least FROM led WHERE vertex <> least AND vertex >= {self.settled};
             INSERT INTO groups
-              SELECT f.vertex, coalesce(representative, leader), coalesce(similarity, 1.0)
-              FROM followers f LEFT JOIN groups g ON g.vertex = leader;
+              SELECT f.vertex, coalesce(representative, least), coalesce(similarity, 1.0)
+              FROM followers f LEFT JOIN groups g ON g.vertex = least;
             UPDATE removed SET removed = removed + (SELECT count(*) FROM followers)"""
         )
 

@@ -2,8 +2,8 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from shardwright.metadata.memory import database_share
 from shardwright.metadata.tables import PartWriter, write_empty
 from shardwright.pipelines.jobs import place, remove_unnamed
 from shardwright.pipelines.run import Run
+from shardwright.pipelines.stretches import stretches
 
 _BATCH_ROWS = 122_880
 _PART_ROWS = 4_000_000
@@ -33,6 +34,7 @@ def commit_query(
     parameters: Mapping[str, Any],
     inputs: Iterable[Manifest],
     aligned: Manifest | None = None,
+    beside: Collection[Manifest] = (),
     prepare: Callable[[duckdb.DuckDBPyConnection], None] | None = None,
 ) -> dict[str, Manifest]:
     """Commits tables that are queries over committed tables, unless they are as they would be.
@@ -41,11 +43,14 @@ def commit_query(
         run: The run.
         stage: Stage that writes them.
         version: Version of the stage's code.
-        tables: Table -> (schema, query that yields the schema's columns in the wanted order).
+        tables: Table -> (schema, query that yields the schema's columns in the wanted order). A
+            query of several tables runs once, and yields the columns of all.
         parameters: Recipe values that decide the result.
         inputs: Tables that the queries read; they see no others.
         aligned: With it, each query yields ``part`` (place in this table) before the schema's
             columns, sorted by it, and the table gets a part for each part of this one.
+        beside: Tables with the parts of ``aligned``, maybe itself. With them each query runs once
+            for each of their ``stretches``.
         prepare: Makes what else the queries name; runs only when they run.
     """
     inputs = list(inputs)
@@ -71,20 +76,21 @@ def commit_query(
     ):
         if prepare is not None:
             prepare(connection)
-        for table, (schema, query) in tables.items():
-            batches = stream(connection, query)
-            work = fingerprint(origin=[stage, version, dict(parameters), origin.inputs])
-            written = (
-                _aligned_parts(run, table, schema, work, batches, aligned)
-                if aligned is not None
-                else _chunked_parts(run, table, schema, work, batches)
-            )
-            folder = run.layout.table(table)
-            folder.mkdir(parents=True, exist_ok=True)
-            done = replace(origin, ended=time.time())
-            committed[table] = write_manifest(folder, table, schema, done, written)
-            remove_unnamed(committed[table])
-            shutil.rmtree(run.layout.staging(table), ignore_errors=True)
+        work = fingerprint(origin=[stage, version, dict(parameters), origin.inputs])
+        for query in dict.fromkeys(query for _, query in tables.values()):
+            schemas = {name: schema for name, (schema, of) in tables.items() if of == query}
+            if aligned is None:
+                written = _chunked_parts(run, schemas, work, stream(connection, query))
+            else:
+                shown = stretches(connection, aligned, beside) if beside else [None]
+                batches = (batch for _ in shown for batch in stream(connection, query))
+                written = _aligned_parts(run, schemas, work, batches, aligned)
+            for table, parts in written.items():
+                folder = run.layout.table(table)
+                done = replace(origin, ended=time.time())
+                committed[table] = write_manifest(folder, table, schemas[table], done, parts)
+                remove_unnamed(committed[table])
+                shutil.rmtree(run.layout.staging(table), ignore_errors=True)
     return committed
 
 
@@ -130,32 +136,38 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 
 def _aligned_parts(
     run: Run,
-    table: str,
-    schema: pa.Schema,
+    schemas: Mapping[str, pa.Schema],
     work: str,
     batches: Iterable[pa.RecordBatch],
     aligned: Manifest,
-) -> list[Part]:
+) -> dict[str, list[Part]]:
     keys = [part.key for part in aligned.parts()]
     rows = by_part(batches)
     pending = next(rows, None)
-    parts: list[Part] = []
+    parts: dict[str, list[Part]] = {table: [] for table in schemas}
     for ordinal, key in enumerate(keys):
         if key == "empty":
             continue
-        with _writer(run, table, schema, key, work) as writer:
+        with ExitStack() as stack:
+            writers = {
+                table: stack.enter_context(_writer(run, table, schema, key, work))
+                for table, schema in schemas.items()
+            }
             while pending is not None and pending[0] == ordinal:
-                writer.write(conform(pending[1], schema))
+                for table, schema in schemas.items():
+                    writers[table].write(conform(pending[1], schema))
                 pending = next(rows, None)
-            parts.append(writer.close(key, work))
+            for table, writer in writers.items():
+                parts[table].append(writer.close(key, work))
     if pending is not None:
-        raise AssertionError(f"{table}: the query's rows are not sorted by part")
-    return _placed(run, table, schema, parts)
+        raise AssertionError(f"{', '.join(schemas)}: the query's rows are not sorted by part")
+    return {table: _placed(run, table, schemas[table], made) for table, made in parts.items()}
 
 
 def _chunked_parts(
-    run: Run, table: str, schema: pa.Schema, work: str, batches: Iterable[pa.RecordBatch]
-) -> list[Part]:
+    run: Run, schemas: Mapping[str, pa.Schema], work: str, batches: Iterable[pa.RecordBatch]
+) -> dict[str, list[Part]]:
+    ((table, schema),) = schemas.items()
     parts: list[Part] = []
     key = f"{0:016x}"
     writer = _writer(run, table, schema, key, work)
@@ -166,7 +178,7 @@ def _chunked_parts(
             writer = _writer(run, table, schema, key, work)
         writer.write(conform(batch, schema))
     parts.append(writer.close(key, work))
-    return _placed(run, table, schema, parts)
+    return {table: _placed(run, table, schema, parts)}
 
 
 def _writer(run: Run, table: str, schema: pa.Schema, key: str, work: str) -> PartWriter:

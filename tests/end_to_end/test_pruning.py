@@ -13,6 +13,7 @@ from shardwright.embeddings.kmeans import KMeans
 from shardwright.metadata.catalog import connect
 from shardwright.metadata.layout import Layout
 from shardwright.metadata.verify import verify
+from shardwright.pipelines import stretches
 from shardwright.pipelines.curate import curate
 from shardwright.quality.pruning.cut import pruned
 from shardwright.quality.pruning.d4 import d4_score
@@ -141,3 +142,28 @@ def test_fewer_scores(scored: Path, code: Path, tmp_path: Path) -> None:
     assert list(columns(output, "SELECT * FROM scores")) == ["record_id", "scip", "length"]
     assert Layout(output).manifest("similarities") is None
     assert verify(Layout(output)) == []
+
+
+@pytest.mark.parametrize(
+    "more", [(), ("prune.within=language", "prune.cap={by: language, most: 20}")]
+)
+def test_a_part_at_a_time_or_all_at_once(
+    scored: Path,
+    code: Path,
+    tmp_path: Path,
+    more: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tables = {}
+    for rows in (1, 1_000_000):
+        monkeypatch.setattr(stretches, "_ROWS", rows)
+        output = Path(shutil.copytree(scored, tmp_path / str(rows)))
+        recipe = common.recipe("code", code, *PLAIN, *more)
+        curate(recipe, output, stages=["score", "prune"], force=True)
+        tables[rows] = {
+            name: digest
+            for name, digest in common.contents(output).items()
+            if name.split("/")[1] in {"scores", "score_explanations", "decisions"}
+        }
+    assert tables[1] == tables[1_000_000]
+    assert len(tables[1]) > 6, "there are several parts"

@@ -12,6 +12,8 @@ from shardwright.quality.pruning.relations import rows
 from shardwright.quality.pruning.selection import (
     Cap,
     Most,
+    caps_query,
+    cuts_query,
     fewest_groups,
     kept_groups_query,
     selection_query,
@@ -45,8 +47,14 @@ def table(members: list[tuple[str, str, float]]) -> pa.Table:
 
 
 def selected(live: pa.Table, fraction: float, cap: Cap | None) -> dict[str, Row]:
-    query = selection_query(LIVE, fraction, cap)
-    return {row["record_id"]: row for row in rows(query, live=live).to_pylist()}
+    cuts = rows(cuts_query(LIVE, fraction), live=live)
+    query, relations = selection_query(LIVE, "cuts"), {"live": live, "cuts": cuts}
+    if cap is not None:
+        relations["caps"] = rows(caps_query(LIVE, "cuts", cap), **relations)
+        query = selection_query(LIVE, "cuts", "caps")
+    found = rows(query, **relations)
+    assert len(set(found.column_names)) == found.num_columns
+    return {row["record_id"]: row for row in found.to_pylist()}
 
 
 def grouped(members: list[Row], by: str) -> dict[str, list[Row]]:
@@ -88,6 +96,16 @@ def check(members: list[tuple[str, str, float]], fraction: float, cap: Cap | Non
     assert set(found) == {row["record_id"] for row in records}
     assert {name for name, row in found.items() if row["pruned"]} == gone | over
     assert {name for name, row in found.items() if row["reason"] == "group_cap"} == over
+    for name, row in found.items():
+        compared = [one for one in records if one["grp"] == row["grp"]]
+        stay = [one for one in compared if one["record_id"] not in gone]
+        others = {one["cap_grp"] for one in records if one["record_id"] in over}
+        if name not in gone and row["cap_grp"] in others:
+            left = [one for one in records if one["record_id"] not in gone]
+            compared = [one for one in left if one["cap_grp"] == row["cap_grp"]]
+            stay = [one for one in compared if one["record_id"] not in over]
+        bounds = [one["score"] for one in stay]
+        assert row["threshold"] == (min(bounds) if stay else max(o["score"] for o in compared))
     for row in found.values():  # what decisions promise, and verify checks
         decided = row["score"] - row["threshold"]
         assert decided <= 0 if row["pruned"] else decided >= 0
@@ -120,7 +138,9 @@ def test_a_share_that_all_groups_reach_just_so(groups: int) -> None:
 
 def test_groups_are_counted_after_the_fraction() -> None:
     members = [("", "a", 1.0), ("", "a", 2.0), ("", "b", 0.0), ("", "b", 0.5)]
-    counted = rows(kept_groups_query(LIVE, 0.5), live=table(members)).column(0).to_pylist()
+    live = table(members)
+    cuts = rows(cuts_query(LIVE, 0.5), live=live)
+    counted = rows(kept_groups_query(LIVE, "cuts"), live=live, cuts=cuts).column(0).to_pylist()
     assert counted == [1]
 
 

@@ -18,6 +18,7 @@ from shardwright.metadata.layout import Layout, opened
 from shardwright.metadata.manifest import Manifest
 from shardwright.metadata.schemas import DUPLICATE_SEMANTICS, DUPLICATES, NEAR_LINKS, signatures
 from shardwright.pipelines.alive import drop_parameters, drops_query
+from shardwright.pipelines.equal_groups import find_alike, group_alike
 from shardwright.pipelines.keep import keep_order
 from shardwright.pipelines.near import SignPart, sign_tasks
 from shardwright.pipelines.near_groups import NearSearch, clear_search
@@ -25,10 +26,9 @@ from shardwright.pipelines.progress import StageProgress
 from shardwright.pipelines.recipe import Recipe
 from shardwright.pipelines.relational import commit_query
 from shardwright.pipelines.run import Run
+from shardwright.pipelines.sections import Duplicates
 
-VERSION = "3"
-_AT_ONCE = 5_000_000
-"""Rows that are grouped at a time: some 500 MB with keys of 64 characters."""
+VERSION = "4"
 
 # A group's id is its content hash (exact) or the id of the record that stays (near).
 _DUPLICATES = """
@@ -74,19 +74,24 @@ def run_duplicates(run: Run, progress: StageProgress) -> None:
         ]
 
     def prepare(connection: duckdb.DuckDBPyConnection) -> None:
-        settled = _number(run, connection, records, signed, earlier)
-        _exact(connection, settings.exact)
+        _stack(connection, "stored", [*(one.records for one in earlier), records])
+        signatures = [one.signatures for one in earlier if one.signatures is not None]
+        if signed is not None:
+            signatures.append(signed)
+            _stack(connection, "hashed", signatures)
+        _find_copies(connection, settings)
+        settled = _number(run, connection, records, earlier)
+        _exact(connection, settings)
         if settings.near is None or signed is None:
-            connection.execute("CREATE TABLE near_rows AS FROM exact_rows WHERE false")
-            connection.execute("CREATE TABLE near_link_rows AS FROM exact_rows WHERE false")
+            connection.execute("CREATE VIEW near_rows AS FROM exact_rows WHERE false")
+            connection.execute("CREATE VIEW near_link_rows AS FROM exact_rows WHERE false")
             return
-        tables = [one.signatures for one in earlier if one.signatures is not None]
         work = fingerprint(
             version=VERSION,
             parameters=parameters,
             inputs={table.table: table.content_sha256 for table in inputs},
         )
-        files = [file for table in [*tables, signed] for file in _part_files(table)]
+        files = [file for table in signatures for file in _part_files(table)]
         NearSearch(run, settings.near, files, settled, work).find(connection, progress)
         _near(connection, settings.near.semantics)
 
@@ -182,125 +187,109 @@ def _schema(recipe: Recipe) -> Any:
     return records(recipe.modality)
 
 
+def _stack(connection: duckdb.DuckDBPyConnection, view: str, tables: list[Manifest]) -> None:
+    """Makes a view of tables of one schema, with ``part``, counted through all, and ``row``."""
+    name_parts(connection, *tables, name=f"{view}_files")
+    rows = " UNION ALL ".join(f"FROM {scan(table, positions=True)}" for table in tables)
+    connection.execute(
+        f"CREATE VIEW {view} AS SELECT part, file_row_number AS row, * FROM ({rows}) "
+        f"JOIN {view}_files USING (filename)"
+    )
+
+
 def _number(
     run: Run,
     connection: duckdb.DuckDBPyConnection,
     records: Manifest,
-    signed: Manifest | None,
     earlier: list[_Earlier],
 ) -> int:
-    """Makes ``numbered``, live records in order of preference.
+    """Makes ``numbered(vertex, part, row)``, the live records in order of preference.
 
-    Its columns are vertex, part, row, record_id, key, near_key, and hashed, eight bytes of the key.
-    ``part`` counts the parts of earlier curations first, in step with their signatures.
+    ``part`` and ``row`` are those of ``stored``. Where only copies are asked for, only records that
+    are ``alike`` are numbered.
 
     Returns:
         How many vertices belong to earlier curations; theirs are the lowest.
     """
-    key = "s.normal_sha256" if run.recipe.duplicates.normalise else "r.content_sha256"
-    key += ", " + ("NULL::VARCHAR" if signed is None else "s.near_key") + f", hash({key})"
-    connection.execute(
-        "CREATE TABLE numbered"
-        "(vertex BIGINT, part INTEGER, row BIGINT, record_id VARCHAR, key VARCHAR, "
-        "near_key VARCHAR, hashed UBIGINT)"
+    connection.execute("CREATE TABLE numbered (vertex BIGINT, part INTEGER, row BIGINT)")
+    some = "SEMI JOIN alike a ON a.part = stored_files.part AND a.row = file_row_number"
+    if run.recipe.duplicates.near is not None:
+        some = ""
+    number = (
+        "INSERT INTO numbered SELECT {} + row_number() OVER () - 1, part, row FROM ("
+        "SELECT stored_files.part, file_row_number AS row FROM {} r "
+        f"JOIN stored_files USING (filename) {some} {{}})"
     )
-    first_part = settled = 0
+    settled = 0
     for one in earlier:
-        hashes = one.signatures
-        join = "" if hashes is None else f"JOIN {scan(hashes)} s ON s.record_id = r.record_id"
-        name_parts(connection, one.records)
-        connection.execute(
-            f"""INSERT INTO numbered
-            SELECT {settled} + row_number() OVER (ORDER BY part, r.file_row_number) - 1,
-              {first_part} + part, r.file_row_number, r.record_id, {key}
-            FROM {scan(one.records, positions=True)} r JOIN part_files USING (filename) {join}
-              SEMI JOIN (FROM {scan(one.decisions)} WHERE keep) d ON d.record_id = r.record_id"""
+        kept = (
+            f"SEMI JOIN (FROM {scan(one.decisions)} WHERE keep) d ON d.record_id = r.record_id "
+            "ORDER BY stored_files.part, row"
         )
-        first_part += one.records.count
+        connection.execute(number.format(settled, scan(one.records, positions=True), kept))
         settled = connection.execute("SELECT count(*) FROM numbered").fetchall()[0][0]
     drops, _ = drops_query(run, "duplicates")
     order, join = keep_order(run.recipe.modality, run.recipe.duplicates.keep)
-    if signed is not None:
-        join += " JOIN signatures s ON s.record_id = r.record_id"
-    name_parts(connection, records)
-    connection.execute(
-        f"""INSERT INTO numbered
-        SELECT {settled} + row_number() OVER (ORDER BY {order}) - 1, {first_part} + part,
-          r.file_row_number, r.record_id, {key}
-        FROM {scan(records, positions=True)} r JOIN part_files USING (filename) {join}
-          ANTI JOIN ({drops}) AS drops ON drops.record_id = r.record_id"""
-    )
+    live = f"{join} ANTI JOIN ({drops}) AS drops ON drops.record_id = r.record_id ORDER BY {order}"
+    connection.execute(number.format(settled, scan(records, positions=True), live))
     connection.execute(f"CREATE MACRO is_settled(vertex) AS vertex < {settled}")
     return int(settled)
 
 
-def _exact(connection: duckdb.DuckDBPyConnection, wanted: bool) -> None:
-    """Makes ``exact_rows``, ``counts``, and ``vertices``: those that are no copy of another.
+def _find_copies(connection: duckdb.DuckDBPyConnection, settings: Duplicates) -> None:
+    """Makes ``alike``, whatever is equal to another and maybe dropped, if copies are wanted."""
+    column, view = "content_sha256", "stored"
+    if settings.normalise:
+        column, view = "normal_sha256", "hashed"
+    wanted = "" if settings.exact else "WHERE false"
+    keys = f"SELECT part, row, record_id, {column} AS key FROM {view} {wanted}"
+    find_alike(connection, keys, "alike")
 
-    Most records are alone, which eight bytes of each tell. Keys are grouped a range at a time, so
-    that what is held does not grow with the records.
-    """
-    connection.execute(
-        "CREATE TABLE shared (hashed UBIGINT); CREATE TABLE equal (key VARCHAR, least BIGINT)"
-    )
-    for range_ in _ranges(connection, "numbered") if wanted else ():
-        connection.execute(
-            f"INSERT INTO shared SELECT hashed FROM numbered WHERE {range_} "
-            "GROUP BY hashed HAVING count(*) > 1"
-        )
-    connection.execute(
-        "CREATE TABLE alike AS SELECT vertex, record_id, key, hashed "
-        "FROM numbered SEMI JOIN shared USING (hashed)"
-    )
-    for range_ in _ranges(connection, "alike"):
-        connection.execute(
-            f"INSERT INTO equal SELECT key, min(vertex) FROM alike WHERE {range_} "
-            "GROUP BY key HAVING count(*) > 1"
-        )
+
+def _exact(connection: duckdb.DuckDBPyConnection, settings: Duplicates) -> None:
+    """Makes ``exact_rows``, ``counts``, and ``vertices``: those that are no copy of another."""
+    group_alike(connection, "alike", "numbered", "copies")
     connection.execute(
         """
-        CREATE TABLE copies AS
-          SELECT vertex, record_id, key, least FROM alike JOIN equal USING (key);
-        CREATE TABLE exact_rows AS
+        DROP TABLE alike;
+        CREATE VIEW exact_rows AS
           SELECT c.record_id, 'exact' AS kind, c.key AS group_id,
             stays.record_id AS representative_id, 1.0::DOUBLE AS similarity
           FROM copies AS c JOIN copies AS stays ON stays.vertex = c.least
           WHERE NOT is_settled(c.vertex);
-        CREATE TABLE vertices AS
-          SELECT vertex, part, row, record_id, near_key FROM numbered
-          ANTI JOIN (SELECT vertex FROM copies WHERE vertex <> least) AS others USING (vertex);
+        CREATE VIEW vertices AS
+          FROM numbered ANTI JOIN (SELECT vertex FROM copies WHERE vertex <> least) USING (vertex);
         CREATE TABLE counts AS
           SELECT 'exact' AS kind, 'equal' AS semantics, true AS chosen, count(*) AS removed
-          FROM exact_rows WHERE record_id <> representative_id"""
+          FROM copies WHERE vertex <> least AND NOT is_settled(vertex)"""
     )
-    if not wanted:
+    if not settings.exact:
         connection.execute("DELETE FROM counts")
 
 
-def _ranges(connection: duckdb.DuckDBPyConnection, table: str) -> list[str]:
-    """Conditions that cut a table's rows by ``hashed`` into as many as fit in memory."""
-    rows = connection.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0]
-    count = -(-rows // _AT_ONCE)
-    return [f"hashed % {count} = {place}" for place in range(count)]
-
-
 def _near(connection: duckdb.DuckDBPyConnection, semantics: str) -> None:
-    """Makes ``near_rows`` of ``groups``, and adds to ``counts``."""
+    """Makes ``near_rows`` of ``groups``, ``near_link_rows``, and adds to ``counts``."""
     connection.execute(
         f"""
+        CREATE TABLE named AS
+          SELECT vertex, record_id FROM stored JOIN numbered USING (part, row)
+          SEMI JOIN (
+            SELECT vertex FROM groups UNION SELECT representative FROM groups
+            UNION SELECT vertex FROM connected UNION SELECT representative FROM connected)
+          USING (vertex);
         CREATE TABLE near_rows AS
           SELECT v.record_id, 'near' AS kind, r.record_id AS group_id,
             r.record_id AS representative_id, g.similarity
-          FROM groups g JOIN vertices v ON v.vertex = g.vertex
-            JOIN vertices r ON r.vertex = g.representative
+          FROM groups g JOIN named v ON v.vertex = g.vertex
+            JOIN named r ON r.vertex = g.representative
           UNION ALL
           SELECT DISTINCT r.record_id, 'near', r.record_id, r.record_id, 1.0::DOUBLE
-          FROM groups g JOIN vertices r ON r.vertex = g.representative
+          FROM groups g JOIN named r ON r.vertex = g.representative
           WHERE NOT is_settled(r.vertex);
         CREATE TABLE near_link_rows AS
           SELECT v.record_id, r.record_id AS representative_id
-          FROM connected c JOIN vertices v ON v.vertex = c.vertex
-            JOIN vertices r ON r.vertex = c.representative;
+          FROM connected c JOIN named v ON v.vertex = c.vertex
+            JOIN named r ON r.vertex = c.representative;
         INSERT INTO counts
           SELECT 'near', semantics, semantics = '{semantics}', removed FROM removed"""
     )

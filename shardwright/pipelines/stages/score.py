@@ -1,6 +1,6 @@
 """``score``: how much each live record is worth keeping, by every method, and why."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import duckdb
 
@@ -17,15 +17,18 @@ from shardwright.pipelines.relational import commit_query
 from shardwright.pipelines.run import Run
 from shardwright.pipelines.similarities import cluster_again, commit_similarities
 from shardwright.pipelines.stages.study import STUDIED, wanted
+from shardwright.pipelines.stretches import IN_STRETCH, show_whole
 from shardwright.pipelines.views import commit_views
 from shardwright.quality.pruning.cut import pruned_count
 from shardwright.quality.pruning.d4 import d4_query, survivors_query
 from shardwright.quality.pruning.prototypes import ssl_prototypes_query
-from shardwright.quality.pruning.scip import ranking_query
+from shardwright.quality.pruning.scip import criterion, ranking_query
 from shardwright.quality.pruning.semdedup import semdedup_query
 from shardwright.quality.pruning.simple import length_query, random_query
 
 VERSION = "2"
+BY_ROW = {"length", "random"}
+"""Scores of a record by itself: their queries may see some records at a time."""
 TABLES = ("views", "similarities", "classified", "scores", "score_explanations")
 
 
@@ -59,30 +62,34 @@ def run_score(run: Run, progress: StageProgress) -> None:
     else:
         run.drop("classified")
 
+    queries = _queries(run.recipe.modality, prune, clusters.rows)
+    placed = [name for name in methods if name not in {"scip", *BY_ROW}]
+
     def prepare(connection: duckdb.DuckDBPyConnection) -> None:
         _prepare(run, connection, prune, methods, embeddings, clusters, centroids, progress)
+        show_whole(connection, records, clusters)
+        ranking = ranking_query("clusters", clusters.rows, prune.fraction, prune.alpha)
+        _place(connection, ranking, {name: queries[name] for name in placed})
 
-    queries = _queries(run.recipe.modality, prune, clusters.rows)
-    joined = " ".join(f"JOIN ({queries[name]}) AS q_{name} USING (record_id)" for name in methods)
-    aligned = (
-        "SELECT part, record_id, {} FROM {} JOIN lookup USING (record_id) {} ORDER BY part, row"
-    )
-    explained = "cluster, cluster_size, distance, criterion"
-    ranking = ranking_query("clusters", clusters.rows, prune.fraction, prune.alpha)
+    joined = [f"JOIN ({queries[name]}) USING (record_id)" for name in methods if name in BY_ROW]
+    joined += [
+        f"JOIN (FROM placed_{name} WHERE {IN_STRETCH}) USING (part, row)"
+        for name in ["scip", *placed]
+    ]
+    why = criterion(clusters.rows, prune.fraction, prune.alpha)
+    query = f"""
+    SELECT part, record_id, {", ".join(methods)},
+      cluster, cluster_size, distance, {why} AS criterion
+    FROM clusters JOIN sizes USING (cluster) {" ".join(joined)} ORDER BY part, row"""
     commit_query(
         run,
         "score",
         VERSION,
-        {
-            "scores": (scores(methods), aligned.format(", ".join(methods), "clusters", joined)),
-            "score_explanations": (
-                SCORE_EXPLANATIONS,
-                aligned.format(explained, f"({ranking})", ""),
-            ),
-        },
+        {"scores": (scores(methods), query), "score_explanations": (SCORE_EXPLANATIONS, query)},
         parameters=prune.parameters(),
         inputs=inputs,
         aligned=records,
+        beside=[records, clusters],
         prepare=prepare,
     )
     progress.records = clusters.rows
@@ -107,13 +114,28 @@ def _methods(run: Run, prune: Prune) -> list[str]:
     return methods
 
 
+def _place(connection: duckdb.DuckDBPyConnection, ranking: str, queries: Mapping[str, str]) -> None:
+    """Makes scores that depend on other records findable by the place of their own.
+
+    Makes ``sizes(cluster, cluster_size)``, and for SCIP's ranking and each of the queries a table
+    ``placed_NAME(part, row, NAME)`` in the order of ``clusters``.
+    """
+    connection.execute(
+        "CREATE TABLE sizes AS "
+        "SELECT cluster, count(*) AS cluster_size FROM clusters GROUP BY cluster"
+    )
+    by_place = {"scip": f"SELECT part, row, scip FROM ({ranking})"}
+    for name, query in queries.items():
+        by_place[name] = f"SELECT part, row, {name} FROM ({query}) JOIN clusters USING (record_id)"
+    for name, query in by_place.items():
+        connection.execute(f"CREATE TABLE placed_{name} AS {query} ORDER BY part, row")
+
+
 def _queries(modality: str, prune: Prune, records: int) -> dict[str, str]:
-    """Method -> a query that yields ``record_id`` and its score, over all records or more."""
-    scip = ranking_query("clusters", records, prune.fraction, prune.alpha)
+    """Method but ``scip`` -> a query that yields ``record_id`` and its score, of all live ones."""
     prototypes = prune.ssl_prototypes
     return {
         **{name: f"SELECT record_id, {name} FROM added_scores" for name in prune.added()},
-        "scip": f"SELECT record_id, scip FROM ({scip})",
         "ssl_prototypes": ssl_prototypes_query(
             "clusters", records, prune.fraction, prototypes.keep, prototypes.balance
         ),

@@ -17,8 +17,20 @@ def pruned_counts(records: int, fraction: float, alpha: float) -> tuple[int, int
     return total, round(alpha * total)
 
 
+def criterion(records: int, fraction: float, alpha: float) -> str:
+    """SQL for why a record is pruned, by its score ``scip``: ``size``, ``distance``, or NULL."""
+    total, by_size = (n / max(records, 1) for n in pruned_counts(records, fraction, alpha))
+    return (
+        f"CASE WHEN scip < {by_size!r}::DOUBLE THEN 'size' "
+        f"WHEN scip < {total!r}::DOUBLE THEN 'distance' END"
+    )
+
+
 def ranking_query(clusters: str, records: int, fraction: float, alpha: float) -> str:
     """SQL for the order in which SCIP prunes.
+
+    Rows are sorted once: which clusters are pruned for their size, whole or in part, their sizes
+    tell beforehand.
 
     Args:
         clusters: A relation with ``record_id``, ``cluster`` and ``distance``.
@@ -27,29 +39,40 @@ def ranking_query(clusters: str, records: int, fraction: float, alpha: float) ->
         alpha: Share of those that is chosen by cluster size.
 
     Returns:
-        A query that yields, for each record, ``cluster``, ``cluster_size``, ``distance``,
+        A query that yields, for each record, the columns of ``clusters``, ``cluster_size``,
         ``position`` (1 is pruned first), ``criterion`` (``size``, ``distance``, or NULL for the
         records that stay) and ``scip``: (position - 1/2) / records, above fraction for those that
         stay.
     """
-    total, by_size = pruned_counts(records, fraction, alpha)
+    by_size = pruned_counts(records, fraction, alpha)[1]
     return f"""
-    WITH sized AS (
-      SELECT record_id, cluster, distance, count(*) OVER (PARTITION BY cluster) AS cluster_size
-      FROM {clusters}),
+    WITH sizes AS MATERIALIZED (
+      SELECT cluster, count(*) AS cluster_size FROM {clusters} GROUP BY cluster),
+    sized AS NOT MATERIALIZED (
+      SELECT c.*, cluster_size FROM {clusters} AS c JOIN sizes USING (cluster)),
+    edge AS MATERIALIZED (
+      SELECT cluster_size AS edge_size, {by_size} - upto + members AS share
+      FROM (
+        SELECT cluster_size, sum(cluster_size) AS members,
+          sum(sum(cluster_size)) OVER (ORDER BY cluster_size) AS upto
+        FROM sizes GROUP BY cluster_size)
+      WHERE upto >= {by_size} ORDER BY upto LIMIT 1),
+    last AS MATERIALIZED (
+      SELECT distance AS last_distance, record_id AS last_id
+      FROM sized JOIN edge ON cluster_size = edge_size
+      QUALIFY row_number() OVER (ORDER BY distance DESC, record_id) = share),
+    chosen AS (
+      SELECT sized.*, cluster_size < edge_size OR cluster_size = edge_size AND coalesce(
+          distance > last_distance OR distance = last_distance AND record_id <= last_id, false)
+        AS for_size
+      FROM sized, edge LEFT JOIN last ON true),
     ranked AS (
-      SELECT *, row_number() OVER (
-        ORDER BY cluster_size, distance DESC, record_id) AS by_size
-      FROM sized),
-    ordered AS (
-      SELECT *, CASE WHEN by_size <= {by_size} THEN by_size ELSE {by_size} + row_number() OVER (
-        PARTITION BY by_size <= {by_size} ORDER BY distance DESC, record_id) END AS position
-      FROM ranked)
-    SELECT record_id, cluster, cluster_size, distance, position,
-      CASE WHEN position <= {by_size} THEN 'size' WHEN position <= {total} THEN 'distance' END
-        AS criterion,
-      (position - 0.5::DOUBLE) / {max(records, 1)} AS scip
-    FROM ordered"""
+      SELECT * EXCLUDE (for_size), row_number() OVER () AS position,
+        (position - 0.5::DOUBLE) / {max(records, 1)} AS scip
+      FROM (
+        FROM chosen ORDER BY NOT for_size, CASE WHEN for_size THEN cluster_size END,
+          distance DESC, record_id))
+    SELECT *, {criterion(records, fraction, alpha)} AS criterion FROM ranked"""
 
 
 def scip(clusters: pa.Table, fraction: float = 0.2, alpha: float = 0.8) -> pa.Table:

@@ -1,4 +1,7 @@
-"""Who goes: the lowest scores of each group, and then what is above a cap for each group."""
+"""Who goes: the lowest scores of each group, and then what is above a cap for each group.
+
+First the last record that goes is found, for each group; then any record can be told by itself.
+"""
 
 import math
 from dataclasses import dataclass
@@ -24,50 +27,121 @@ class Cap:
     least: int = 1
 
 
-def _cut(live: str, fraction: float) -> str:
-    """``live`` with ``gone``: the rounded fraction of each ``grp`` that scores lowest."""
-    return f"""
-    SELECT *, row_number() OVER (PARTITION BY grp ORDER BY score, record_id)
-      <= round_even({fraction!r}::DOUBLE * count(*) OVER (PARTITION BY grp), 0) AS gone
-    FROM ({live})"""
+def cuts_query(live: str, fraction: float) -> str:
+    """SQL for where each group is cut.
+
+    Args:
+        live: A query that yields ``record_id``, ``grp`` and ``score``.
+        fraction: Share of each ``grp`` that goes, rounded; of equal scores the lowest ids go first.
+
+    Returns:
+        A query that yields ``grp``; ``last_score`` and ``last_id`` of the last record that goes,
+        NULL where none goes; and ``lowest``, the lowest score that stays, or the highest of all
+        where none stays.
+    """
+    goes = f"round_even({fraction!r}::DOUBLE * count(*), 0)"
+    return _edges_query(f"SELECT record_id, grp, score FROM ({live})", goes)
 
 
-def selection_query(live: str, fraction: float, cap: Cap | None = None) -> str:
+def caps_query(live: str, cuts: str, cap: Cap) -> str:
+    """SQL for where a cap cuts what the fraction leaves.
+
+    Args:
+        live: As above, with ``cap_grp``: each of them keeps its best so many.
+        cuts: Relation that ``cuts_query`` made.
+        cap: How many.
+
+    Returns:
+        A query with the columns of ``cuts_query``, whose ``grp`` is a ``cap_grp``.
+    """
+    left = f"SELECT record_id, cap_grp AS grp, score FROM ({_left(live, cuts)})"
+    sizes = f"SELECT count(*) AS n, cap_grp FROM ({_left(live, cuts)}) GROUP BY cap_grp"
+    most = f"(WITH sizes AS ({sizes}) {_bound(cap)})"
+    return _edges_query(left, f"greatest(count(*) - {most}, 0)")
+
+
+def selection_query(live: str, cuts: str, caps: str | None = None) -> str:
     """SQL for who goes, and the score that decided.
 
     Args:
         live: A query that yields ``record_id``, ``score``, ``reason`` (why it goes, if it does),
-            ``grp`` (the fraction goes of each), and with a cap ``cap_grp``.
-        fraction: Share of each ``grp`` that goes; of equal scores the lowest ids go first.
-        cap: Of what is left, each ``cap_grp`` keeps its best so many.
+            ``grp``, and with caps ``cap_grp``; of all live records, or of some.
+        cuts: Relation that ``cuts_query`` made of all.
+        caps: Relation that ``caps_query`` made of all.
 
     Returns:
-        A query that yields ``record_id``, ``pruned``, ``reason``, ``score`` and ``threshold``: the
-        lowest score that stays among those that the record was compared with, or the highest of
+        A query that yields the columns of ``live`` and ``pruned``, ``reason`` and ``threshold``:
+        the lowest score that stays among those that the record was compared with, or the highest of
         them where none stays.
     """
-    lowest = (
-        "coalesce(min(score) FILTER (NOT gone) OVER (PARTITION BY grp), "
-        "max(score) OVER (PARTITION BY grp))"
-    )
-    if cap is None:
+    gone = _goes("live", "c")
+    if caps is None:
         return f"""
-        SELECT record_id, gone AS pruned, reason, score, {lowest} AS threshold
-        FROM ({_cut(live, fraction)})"""
+        SELECT live.*, {gone} AS pruned, c.lowest AS threshold
+        FROM ({live}) AS live JOIN {cuts} AS c USING (grp)"""
     return f"""
-    WITH cut AS ({_cut(live, fraction)}),
-    sizes AS (SELECT cap_grp, count(*) AS n FROM cut WHERE NOT gone GROUP BY cap_grp),
-    bound AS ({_bound(cap)}),
-    capped AS (
-      SELECT *, NOT gone AND row_number() OVER (PARTITION BY cap_grp, gone
-        ORDER BY score DESC, record_id DESC) > most AS over
-      FROM cut, bound)
-    SELECT record_id, gone OR over AS pruned, score,
-      CASE WHEN over THEN '{GROUP_CAP}' ELSE reason END AS reason,
-      CASE WHEN gone OR NOT bool_or(over) OVER (PARTITION BY cap_grp) THEN {lowest}
-        ELSE coalesce(min(score) FILTER (NOT gone AND NOT over) OVER (PARTITION BY cap_grp),
-          max(score) OVER (PARTITION BY cap_grp)) END AS threshold
-    FROM capped"""
+    SELECT * EXCLUDE (gone, over, capped, within) REPLACE (
+        CASE WHEN over THEN '{GROUP_CAP}' ELSE reason END AS reason,
+        CASE WHEN gone OR NOT capped THEN threshold ELSE within END AS threshold),
+      gone OR over AS pruned
+    FROM (
+      SELECT live.*, {gone} AS gone, NOT gone AND {_goes("live", "o")} AS over,
+        o.last_id IS NOT NULL AS capped, c.lowest AS threshold, o.lowest AS within
+      FROM ({live}) AS live JOIN {cuts} AS c USING (grp)
+        LEFT JOIN {caps} AS o ON o.grp = live.cap_grp)"""
+
+
+def kept_groups_query(live: str, cuts: str) -> str:
+    """SQL that counts the values of ``cap_grp`` among what the fraction leaves, see above."""
+    return f"SELECT count(DISTINCT cap_grp) FROM ({_left(live, cuts)})"
+
+
+def _goes(rows: str, edges: str) -> str:
+    """SQL for whether a row is at an edge or below it."""
+    return (
+        f"coalesce({rows}.score < {edges}.last_score OR ({rows}.score = {edges}.last_score "
+        f"AND {rows}.record_id <= {edges}.last_id), false)"
+    )
+
+
+def _left(live: str, cuts: str) -> str:
+    return (
+        f"SELECT live.* FROM ({live}) AS live JOIN {cuts} AS c USING (grp) "
+        f"WHERE NOT {_goes('live', 'c')}"
+    )
+
+
+def _edges_query(rows: str, goes: str) -> str:
+    """SQL for the last of the lowest rows of each group, see ``cuts_query``.
+
+    Only scores are sorted; of ids only those that have the last score.
+
+    Args:
+        rows: Query that yields ``record_id``, ``grp`` and ``score``.
+        goes: SQL of an aggregate: how many rows of a group go.
+    """
+    return f"""
+    WITH members AS NOT MATERIALIZED ({rows}),
+    sizes AS MATERIALIZED (
+      SELECT grp, count(*) AS n, {goes}::BIGINT AS goes FROM members GROUP BY grp),
+    cuts AS (
+      SELECT grp, goes, (sum(n) OVER (ORDER BY grp) - n + goes)::BIGINT AS cut FROM sizes),
+    ordered AS (
+      SELECT grp, score, row_number() OVER () AS place
+      FROM (SELECT grp, score FROM members ORDER BY grp, score)),
+    lasts AS MATERIALIZED (
+      SELECT grp, any_value(goes) AS goes, max(score) FILTER (place = cut) AS last_score,
+        coalesce(min(score) FILTER (place > cut), max(score)) AS lowest
+      FROM ordered JOIN cuts USING (grp) GROUP BY grp),
+    before AS MATERIALIZED (
+      SELECT grp, count(*) AS below
+      FROM members JOIN lasts USING (grp) WHERE score < last_score GROUP BY grp),
+    ids AS (
+      SELECT grp, record_id AS last_id
+      FROM members JOIN lasts USING (grp) LEFT JOIN before USING (grp)
+      WHERE score = last_score
+      QUALIFY row_number() OVER (PARTITION BY grp ORDER BY record_id) = goes - coalesce(below, 0))
+    SELECT grp, last_score, last_id, lowest FROM lasts LEFT JOIN ids USING (grp)"""
 
 
 def _bound(cap: Cap) -> str:
@@ -90,11 +164,6 @@ def _bound(cap: Cap) -> str:
       FROM sizes
       WINDOW largest AS (ORDER BY n DESC, cap_grp ROWS UNBOUNDED PRECEDING))
     WHERE j * {s} < 1 AND m < n AND m >= next"""
-
-
-def kept_groups_query(live: str, fraction: float) -> str:
-    """SQL that counts the values of ``cap_grp`` among what the fraction leaves, see above."""
-    return f"SELECT count(DISTINCT cap_grp) FROM ({_cut(live, fraction)}) WHERE NOT gone"
 
 
 def fewest_groups(cap: Cap) -> int:
