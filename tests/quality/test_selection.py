@@ -118,6 +118,7 @@ def check(members: list[tuple[str, str, float]], fraction: float, cap: Cap | Non
     st.sampled_from([None, 1, 3, 0.2, 0.25, 0.5, 0.9, "smallest"]),
     st.integers(1, 4),
 )
+@example([("", "a", -2.0), ("", "a", 0.0), ("", "a", 0.5), ("", "a", 1.0)], 0.2, 1, 1)
 @example([("", "a", 1.0)] * 9 + [("", "b", 1.0)] * 5 + [("", "c", 1.0)] * 5, 0.0, 1 / 3, 1)
 def test_who_goes(
     members: list[tuple[str, str, float]], fraction: float, most: Most | None, least: int
