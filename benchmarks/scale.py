@@ -10,7 +10,8 @@ milliseconds a record and is independent of all other records (damage, views, la
 ``whole`` is ``recipes/code.yaml``.
 
 With ``--narrow``, N, 4N and 16N rows of ids and numbers, made up (``scale_narrow.py``): the stages
-that are SQL over narrow tables, ``duplicates`` by hashes, ``score`` and ``prune``, below 4 GB.
+that are SQL over narrow tables, ``duplicates`` by hashes, ``score`` and ``prune``, below 4 GB. A
+stage finds no file in the system's page cache, at any size: the tables of the largest do not fit.
 
 For every stage: seconds at each size; the last over four times the one before, which is to be at
 most 1.1; memory; bytes written for other workers and into the output. The stage that is furthest
@@ -19,6 +20,7 @@ from linear is named. Each size is a run of the command line, and outputs go whe
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -58,6 +60,14 @@ def run(folder: Path, source: Path, settings: tuple[str, ...], *more: str) -> li
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     stages = json.loads((output / "metrics.json").read_text())["stages"]
     return [stage for stage in stages if stage["records"]]
+
+
+def evict(folder: Path) -> None:
+    """Writes a folder's files to the disk and takes them out of the page cache."""
+    for path in folder.rglob("*.parquet"):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def table(title: str, sizes: list[int], runs: list[list[Stage]]) -> list[str]:
@@ -105,21 +115,23 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=62_500)
     parser.add_argument("--recipe", choices=("light", "whole"), default="light")
     parser.add_argument("--narrow", type=int, help="rows of the smallest size")
+    parser.add_argument("--sizes", type=int, default=3, help="how many, each four times the last")
     parser.add_argument("--folder", type=Path, help="where inputs and outputs are put")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.folder) as name:
         folder = Path(name)
         first = given.narrow or given.records
-        sizes = [first, 4 * first, 16 * first]
+        sizes = [first * 4**step for step in range(given.sizes)]
         runs = []
         for size in sizes:
             if given.narrow:
                 source = folder / "in"
                 source.mkdir()
                 scale_narrow.make(folder / "out", size)
-                stages = [part for one in scale_narrow.STAGES for part in ("--stage", one)]
-                limit = ("--memory-limit", NARROW_LIMIT)
-                found = run(folder, source, scale_narrow.SETTINGS, *stages, *limit)
+                for stage in scale_narrow.STAGES:
+                    evict(folder / "out")
+                    more = ("--stage", stage, "--memory-limit", NARROW_LIMIT)
+                    found = run(folder, source, scale_narrow.SETTINGS, *more)
             else:
                 source = scale_corpus.make(folder / "in", size)
                 found = run(folder, source, LIGHT if given.recipe == "light" else ())
