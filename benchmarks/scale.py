@@ -12,6 +12,7 @@ milliseconds a record and is independent of all other records (damage, views, la
 With ``--narrow``, N, 4N and 16N rows of ids and numbers, made up (``scale_narrow.py``): the stages
 that are SQL over narrow tables, ``duplicates`` by hashes, ``score`` and ``prune``, below 4 GB. A
 stage finds no file in the system's page cache, at any size: the tables of the largest do not fit.
+Each stage runs twice, and the faster run counts: a disk that was just written to may be slower.
 
 For every stage: seconds at each size; the last over four times the one before, which is to be at
 most 1.1; memory; bytes written for other workers and into the output. The stage that is furthest
@@ -60,6 +61,18 @@ def run(folder: Path, source: Path, settings: tuple[str, ...], *more: str) -> li
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     stages = json.loads((output / "metrics.json").read_text())["stages"]
     return [stage for stage in stages if stage["records"]]
+
+
+def run_narrow(folder: Path, source: Path, name: str) -> Stage:
+    """The faster of two runs of a stage, both from cold files."""
+    tries = []
+    for _ in range(2):
+        evict(folder / "out")
+        more = ("--stage", name, "--force", "--memory-limit", NARROW_LIMIT)
+        stages = run(folder, source, scale_narrow.SETTINGS, *more)
+        tries += [stage for stage in stages if stage["stage"] == name]
+    print(name, *(f"{one['seconds']:.1f} s" for one in tries), file=sys.stderr, flush=True)
+    return min(tries, key=lambda one: float(one["seconds"]))
 
 
 def evict(folder: Path) -> None:
@@ -129,10 +142,7 @@ def main() -> None:
                 source = folder / "in"
                 source.mkdir()
                 scale_narrow.make(folder / "out", size)
-                for stage in scale_narrow.STAGES:
-                    evict(folder / "out")
-                    more = ("--stage", stage, "--memory-limit", NARROW_LIMIT)
-                    found = run(folder, source, scale_narrow.SETTINGS, *more)
+                found = [run_narrow(folder, source, stage) for stage in scale_narrow.STAGES]
             else:
                 source = scale_corpus.make(folder / "in", size)
                 found = run(folder, source, LIGHT if given.recipe == "light" else ())

@@ -18,8 +18,8 @@ LEAST: Final = 2_000_000_000
 """With 1 GB DuckDB's share was too small for the blobs of the stage ``study``."""
 _MOST: Final = 1_000_000_000
 _SHARE: Final = 4
-_OTHERS: Final = 2_000_000_000
-"""What the driver and its workers hold beside a database."""
+_DRIVER: Final = 1_200_000_000
+"""What the driver holds beside a database; its workers rest meanwhile."""
 
 
 def memory_limit() -> int | None:
@@ -77,4 +77,4 @@ def database_share() -> int:
     its share.
     """
     limit = memory_limit()
-    return _MOST if limit is None else max(limit // _SHARE, limit - _OTHERS)
+    return _MOST if limit is None else limit - _DRIVER

@@ -102,7 +102,7 @@ def _told_of_memory(stage: str, memory: int) -> Iterator[None]:
     except duckdb.OutOfMemoryException:
         raise UserError(
             f"stage {stage}: so many records need more than {memory / 1e9:.1f} GB for the "
-            "database, which is what --memory-limit less 2 GB leaves it (1 GB without a limit); "
+            "database, which is what --memory-limit less 1.2 GB leaves it (1 GB without a limit); "
             "give a higher --memory-limit"
         ) from None
 

@@ -59,7 +59,7 @@ def test_the_database_of_a_stage_takes_what_a_limit_leaves() -> None:
     for limit in (None, 2_000_000_000, 3_000_000_000, 10_000_000_000):
         with memory.limited(limit):
             found.append(memory.database_share())
-    assert found == [1_000_000_000, 500_000_000, 1_000_000_000, 8_000_000_000]
+    assert found == [1_000_000_000, 800_000_000, 1_800_000_000, 8_800_000_000]
 
 
 def test_too_many_rows_for_the_database_are_told_in_one_line() -> None:
