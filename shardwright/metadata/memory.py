@@ -19,7 +19,7 @@ LEAST: Final = 2_000_000_000
 _MOST: Final = 1_000_000_000
 _SHARE: Final = 4
 _DRIVER: Final = 1_200_000_000
-"""What the driver holds beside a database; its workers rest meanwhile."""
+"""What the driver holds beside a database; while workers run, the database gets less."""
 
 
 def memory_limit() -> int | None:

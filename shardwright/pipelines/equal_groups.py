@@ -1,7 +1,7 @@
 """Rows of equal keys, in DuckDB.
 
-Most rows are alone, which eight bytes of each key tell. Whole keys are read again for the others,
-and only these are held.
+Most rows are alone, which eight bytes of each key tell: DuckDB counts those of all rows, and spills
+what does not fit. Whole keys are read again and held for the others only.
 """
 
 import duckdb

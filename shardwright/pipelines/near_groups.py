@@ -29,6 +29,7 @@ from shardwright.pipelines.near import (
     verify_tasks,
 )
 from shardwright.pipelines.progress import StageProgress
+from shardwright.pipelines.relational import resting
 from shardwright.pipelines.run import Run
 from shardwright.pipelines.sections import Near
 from shardwright.quality.groups import by_components, greedy
@@ -74,11 +75,13 @@ class NearSearch:
         find_alike(connection, keys, "same_signature")
         group_alike(connection, "same_signature", "vertices", "led")
         connection.execute(
-            "CREATE OR REPLACE TABLE leaders AS FROM vertices "
-            "ANTI JOIN (SELECT vertex FROM led WHERE vertex <> least) USING (vertex)"
+            """
+            DROP TABLE same_signature;
+            CREATE OR REPLACE TABLE leaders AS FROM vertices
+              ANTI JOIN (SELECT vertex FROM led WHERE vertex <> least) USING (vertex)"""
         )
         listing = self._bands(connection, progress)
-        pairs = self._pairs(listing, progress)
+        pairs = self._pairs(connection, listing, progress)
         scanned = ", ".join(file_literal(path) for path in pairs)
         connection.execute("CREATE OR REPLACE TABLE edges(a BIGINT, b BIGINT, similarity DOUBLE)")
         if pairs:
@@ -144,17 +147,19 @@ class NearSearch:
         tasks = part_tasks("bands", self.work, self.files)
         job = self.run.plan("bands", {}, tasks, staged_only=True)
         work = BandPart(self.run.recipe.modality, self.near, vertices, buckets)
-        self.run.execute("duplicates", job, work, progress)
+        self._execute(connection, job, work, progress)
         return list_bucketed(_files(job), buckets, folder)
 
-    def _pairs(self, listing: Path, progress: StageProgress) -> list[Path]:
+    def _pairs(
+        self, connection: duckdb.DuckDBPyConnection, listing: Path, progress: StageProgress
+    ) -> list[Path]:
         """Files of the pairs that share a key."""
         if not json.loads(listing.read_text()):
             return []
         buckets = open_listed(listing).buckets.tolist()
         job = self.run.plan("pairs", {}, bucket_tasks(self.work, buckets), staged_only=True)
         work = PairBucket(self.run.recipe.modality, self.near, self.settled, listing)
-        self.run.execute("duplicates", job, work, progress)
+        self._execute(connection, job, work, progress)
         for name in ("hot", "candidates"):
             progress.details[name] = sum(result[name] for _, result in job.results())
         return _files(job)
@@ -187,11 +192,21 @@ class NearSearch:
         tasks = verify_tasks(name, self.work, others)
         job = self.run.plan(name, {}, tasks, staged_only=True)
         work = VerifyPart(self.run.recipe.modality, least, placed, listing)
-        self.run.execute("duplicates", job, work, progress)
+        self._execute(connection, job, work, progress)
         files = ", ".join(file_literal(path) for path in _files(job))
         if not files:
             return "(SELECT 0::BIGINT AS a, 0::BIGINT AS b, 0::DOUBLE AS similarity WHERE false)"
         return f"read_parquet([{files}])"
+
+    def _execute(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        job: Job,
+        work: BandPart | PairBucket | VerifyPart,
+        progress: StageProgress,
+    ) -> None:
+        with resting(connection):
+            self.run.execute("duplicates", job, work, progress)
 
 
 def clear_search(run: Run) -> None:

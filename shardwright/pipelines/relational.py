@@ -15,7 +15,7 @@ from shardwright.errors import UserError
 from shardwright.metadata.catalog import connect
 from shardwright.metadata.files import fingerprint
 from shardwright.metadata.manifest import Manifest, Part, write_manifest
-from shardwright.metadata.memory import database_share
+from shardwright.metadata.memory import database_share, share
 from shardwright.metadata.tables import PartWriter, write_empty
 from shardwright.pipelines.jobs import place, remove_unnamed
 from shardwright.pipelines.run import Run
@@ -105,6 +105,16 @@ def _told_of_memory(stage: str, memory: int) -> Iterator[None]:
             "database, which is what --memory-limit less 1.2 GB leaves it (1 GB without a limit); "
             "give a higher --memory-limit"
         ) from None
+
+
+@contextmanager
+def resting(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """While workers run, a stage's database holds no more than any large thing; see ``memory``."""
+    connection.execute(f"SET memory_limit = '{share()}B'")
+    try:
+        yield
+    finally:
+        connection.execute(f"SET memory_limit = '{database_share()}B'")
 
 
 def stream(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[pa.RecordBatch]:

@@ -25,7 +25,7 @@ from shardwright.pipelines.alive import LivePart, alive_parts, live_batches, par
 from shardwright.pipelines.clustering import cluster_count, sample, share_cores
 from shardwright.pipelines.jobs import Job, Output, Task
 from shardwright.pipelines.progress import StageProgress
-from shardwright.pipelines.relational import commit_query
+from shardwright.pipelines.relational import commit_query, resting
 from shardwright.pipelines.run import Run
 from shardwright.pipelines.sections import Clusters
 from shardwright.pipelines.vectors import matrix
@@ -213,7 +213,8 @@ def cluster_again(
     path = folder / f"centroids-{work[:16]}.npy"
     np.save(path, centroids)
     tasks = _part_tasks("score-again", work, embeddings, live, None)
-    job = _run(run, "score-again", tasks, AssignAgain(path, settings), progress)
+    with resting(connection):
+        job = _run(run, "score-again", tasks, AssignAgain(path, settings), progress)
     _read_in(connection, "clusters_again", job)
 
 

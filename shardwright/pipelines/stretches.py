@@ -1,6 +1,7 @@
 """Queries over tables of the same parts, a stretch of parts at a time.
 
-A join or a sort then holds the rows of a stretch, however many records there are.
+A join or a sort then holds the rows of a stretch, which is of some two million rows or of one part
+that is longer, however many records there are.
 """
 
 from collections.abc import Collection, Iterator

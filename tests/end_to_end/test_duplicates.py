@@ -17,10 +17,12 @@ from shardwright.metadata.catalog import connect
 from shardwright.metadata.explain import explain
 from shardwright.metadata.layout import Layout
 from shardwright.metadata.verify import verify
+from shardwright.pipelines.curate import curate
 from shardwright.quality.shingles import jaccard, shingle_hashes
 
 NEAR = "duplicates.near={threshold: 0.7}"
 ONLY = ("filters=[]", "prune=null", "index=null")
+ONE = ("--runner=FnApiRunner", "--direct_num_workers=1")
 
 
 def rows(output: Path, query: str) -> list[tuple[Any, ...]]:
@@ -275,6 +277,10 @@ def test_another_crawl(corpus: Path, curated: Path, tmp_path: Path) -> None:
         "new.py": ("kept", None),
     }
     assert verify(Layout(tmp_path / "out")) == []
+    twice = f"duplicates.against=[{earlier}, {earlier.parent}/./{earlier.name}]"
+    common.run("code", data, tmp_path / "twice", NEAR, twice, *ONLY, "clusters.k=1")
+    for table in ("duplicates", "duplicate_semantics"):
+        assert rows(tmp_path / "twice", f"FROM {table}") == rows(tmp_path / "out", f"FROM {table}")
     with pytest.raises(UserError, match=r"ngram.*6.*curate it with the same"):
         common.run("code", data, tmp_path / "two", "duplicates.near={ngram: 6}", against, *ONLY)
     with pytest.raises(UserError, match="no such folder"):
@@ -282,6 +288,25 @@ def test_another_crawl(corpus: Path, curated: Path, tmp_path: Path) -> None:
     shutil.copyfile(corpus / "0001.py", data / "0001.py")
     with pytest.raises(UserError, match="1 records have the same id there"):
         common.run("code", data, tmp_path / "four", NEAR, against, *ONLY)
+
+
+def test_an_earlier_crawl_whose_signatures_are_older_than_its_records(tmp_path: Path) -> None:
+    """Rows of both would be paired by their places, and copies missed."""
+    data, other = tmp_path / "data", tmp_path / "other"
+    for folder in (data, other):
+        folder.mkdir()
+        (folder / f"{folder.name}.py").write_text(words(60_000, 200))
+    ends = "duplicates.normalise=[line_ends]"
+    few = (ends, *ONLY, "duplicates.near=null", "clusters.k=1")
+    common.run("code", data, tmp_path / "earlier", *few)
+    against = f"duplicates.against=[{tmp_path / 'earlier'}]"
+    common.run("code", other, tmp_path / "one", *few, against)
+    assert [kind for (kind,) in rows(tmp_path / "one", "SELECT kind FROM duplicates")] == ["exact"]
+    (data / "a.py").write_text(words(70_000, 200))
+    again = common.recipe("code", data, *few)
+    curate(again, tmp_path / "earlier", stages=("ingest",), beam_arguments=ONE)
+    with pytest.raises(UserError, match="not of the records that it has now; run all its stages"):
+        common.run("code", other, tmp_path / "two", *few, against)
 
 
 def common_columns(path: Path) -> list[str]:

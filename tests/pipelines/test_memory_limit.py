@@ -62,6 +62,16 @@ def test_the_database_of_a_stage_takes_what_a_limit_leaves() -> None:
     assert found == [1_000_000_000, 800_000_000, 1_800_000_000, 8_800_000_000]
 
 
+def test_the_database_of_a_stage_gives_way_to_workers() -> None:
+    setting = "SELECT current_setting('memory_limit')"
+    with memory.limited(4_000_000_000), duckdb.connect() as connection:
+        connection.execute("CREATE TABLE rows AS FROM range(10)")
+        with relational.resting(connection):
+            [(meanwhile,)] = connection.execute(setting).fetchall()
+        [(after,)] = connection.execute(setting).fetchall()
+    assert (meanwhile, after) == ("953.6 MiB", "2.6 GiB")
+
+
 def test_too_many_rows_for_the_database_are_told_in_one_line() -> None:
     with (
         pytest.raises(UserError, match=r"^stage prune: .* 0\.1 GB .* higher --memory-limit$"),

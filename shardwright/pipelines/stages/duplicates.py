@@ -61,7 +61,9 @@ def run_duplicates(run: Run, progress: StageProgress) -> None:
         run.drop("near_links")
         return
     _, dropping = drops_query(run, "duplicates")
-    earlier = [_opened(uri, run.recipe, signed) for uri in settings.against]
+    found = (_opened(uri, run.recipe, signed) for uri in settings.against)
+    # one that is named twice is one
+    earlier = list({one.records.folder.resolve(): one for one in found}.values())
     inputs = [records, *dropping, *([] if signed is None else [signed])]
     parameters = {
         **settings.model_dump(mode="json", exclude={"against"}),
@@ -177,6 +179,11 @@ def _opened(uri: str, recipe: Recipe, signed: Manifest | None) -> _Earlier:
             raise UserError(
                 f"duplicates.against {uri}: has {found}, and this recipe compares those of "
                 f"{wanted}; curate it with the same duplicates.normalise and duplicates.near.ngram"
+            )
+        if theirs.origin.inputs["records"] != records.content_sha256:
+            raise UserError(
+                f"duplicates.against {uri}: its signatures are not of the records that it has now; "
+                "run all its stages, without --stage"
             )
     return _Earlier(records, layout.need("decisions", "prune"), theirs if signed else None)
 
