@@ -74,7 +74,7 @@ def database_share() -> int:
     """Bytes for the database that makes a stage's tables: all that a limit leaves for it.
 
     DuckDB sorts out of core, but not any number of rows in any memory: 100 million rows of ids
-    and numbers in 2 GB (``benchmarks/scale.py``).
+    and numbers in 2 GB (``docs/benchmarks.md``).
     """
     limit = memory_limit()
     return _MOST if limit is None else limit - _DRIVER
